@@ -1,0 +1,287 @@
+"""Running a cell: check, bring into one form, hand to a strategy."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax import checks
+from rnnjax.array_typing import Array, Bool, Carry, Int, Key, Params, PyTree
+from rnnjax.cell import Cell, Keyed, feed, row_shapes
+from rnnjax.recurrence import Inputs, Recurrence, Strategy, execute
+from rnnjax.strategies.auto import Auto
+from rnnjax.strategies.sequential import Sequential
+
+
+def scan(
+    cell: Cell,
+    params: Params,
+    xs: PyTree,
+    carry: Carry | None = None,
+    *,
+    mask: Bool[Array, "T B"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+    resets: Bool[Array, "T B"] | None = None,
+    context: dict[str, PyTree] | None = None,
+    reverse: bool = False,
+    strategy: Strategy | tuple[Strategy, ...] = Auto(),
+) -> tuple[Carry, PyTree]:
+    """Run a cell over time: (h_0, x_1 … x_T) → (h_T, y_1 … y_T).
+
+    Compiled inside, once for equal cells, strategies and shapes. Every strategy gives the same
+    answer; without mask and resets it is that of
+
+        u = encode(params, xs[t])
+        carry = step(params, carry, u)
+        ys[t] = readout(params, carry, u)
+
+    Args:
+        cell: the cell.
+        params: what ``cell.init`` returned.
+        xs: inputs, a pytree with leading axes (T, B); ``rnnjax.with_keys`` adds noise to them.
+        carry: the carry to begin with, leading axis B; None: the cell's initial carry.
+        mask: (T, B); where False no step is taken: the carry passes on, and every leaf of the
+            output is zero. What stands in ``xs`` there, NaN included, reaches neither outputs nor
+            gradients.
+        lengths: (B,), each in 0…T; short for a mask of right padding. With ``mask``, both hold.
+        resets: (T, B); True at t is a boundary between steps t − 1 and t: crossing it, in either
+            direction and also at masked steps, replaces the carry by the initial carry.
+        context: what the cell reads in every step, leading axis B, constant over time.
+        reverse: run from the last step to the first; outputs stay in time order.
+        strategy: how to run; a tuple gives each layer of a ``Stack`` its own.
+
+    Returns:
+        The carry after all T steps in the direction of travel, and the outputs (T, B, …).
+
+    Raises:
+        TypeError: an argument of the wrong kind or dtype.
+        ValueError: an argument of the wrong shape or value, or a strategy that cannot run the cell.
+
+    Example:
+        Two sentences of lengths 3 and 1, padded to 3 steps:
+
+        >>> import jax, jax.numpy as jnp, rnnjax
+        >>> cell = rnnjax.LSTM(8)
+        >>> params = cell.init(jax.random.key(0), 4)
+        >>> xs = jax.random.normal(jax.random.key(1), (3, 2, 4))
+        >>> carry, ys = rnnjax.scan(cell, params, xs, lengths=jnp.array([3, 1]))
+        >>> ys.shape, bool((ys[1:, 1] == 0).all())
+        ((3, 2, 8), True)
+    """
+    axes = _check(
+        "scan", ("T", "B"), "xs", cell, params, xs, carry, mask, resets, context, strategy
+    )
+    checks.lengths(lengths, axes)
+    if not isinstance(reverse, bool):
+        raise TypeError(f"scan: reverse must be True or False; got {reverse!r}.")
+    return _scan(cell, strategy, params, xs, carry, mask, lengths, resets, context, reverse=reverse)
+
+
+def step(
+    cell: Cell,
+    params: Params,
+    x: PyTree,
+    carry: Carry | None = None,
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    reset: Bool[Array, " B"] | None = None,
+    context: dict[str, PyTree] | None = None,
+) -> tuple[Carry, PyTree]:
+    """Take one time step for a batch: streaming, decoding, control.
+
+    ``scan`` over T steps is ``step`` T times: the same masks, resets and numbers.
+
+    Args:
+        cell: the cell.
+        params: what ``cell.init`` returned.
+        x: inputs of one step, a pytree with leading axis B.
+        carry: the carry before the step; None: the cell's initial carry.
+        mask: (B,); where False the carry passes on and the output is zero.
+        reset: (B,); where True the step begins with the initial carry.
+        context: as in ``scan``.
+
+    Returns:
+        The next carry and the output (B, …).
+
+    Raises:
+        TypeError: an argument of the wrong kind or dtype.
+        ValueError: an argument of the wrong shape or value.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, rnnjax
+        >>> cell = rnnjax.GRU(8)
+        >>> params = cell.init(jax.random.key(0), 4)
+        >>> h, y = rnnjax.step(cell, params, jnp.ones((2, 4)))
+        >>> h, y = rnnjax.step(cell, params, jnp.ones((2, 4)), h)
+        >>> y.shape
+        (2, 8)
+    """
+    _check("step", ("B",), "x", cell, params, x, carry, mask, reset, context, Sequential())
+    return _step(cell, params, x, carry, mask, reset, context)
+
+
+def with_keys(key: Key, xs: PyTree) -> Keyed:
+    """Pair inputs (T, B, …) with a key for each step and row, for cells that draw noise.
+
+    Noise is an input, so the same keys give the same numbers in every strategy; inputs without keys
+    mean evaluation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, rnnjax
+        >>> rnnjax.with_keys(jax.random.key(0), jnp.ones((5, 2, 4))).key.shape
+        (5, 2)
+    """
+    leaves = jax.tree.leaves(xs)
+    if not leaves or any(jnp.ndim(leaf) < 2 for leaf in leaves):
+        shapes = jax.tree.map(jnp.shape, xs)
+        raise ValueError(f"with_keys: xs must lead with the axes (T, B); got {shapes}.")
+    return Keyed(xs, jax.random.split(key, leaves[0].shape[:2]))
+
+
+def _check(
+    owner: str,
+    names: tuple[str, ...],
+    root: str,
+    cell: Any,
+    params: Any,
+    xs: Any,
+    carry: Any,
+    mask: Any,
+    resets: Any,
+    context: Any,
+    strategy: Any,
+) -> checks.Axes:
+    """Check everything that scan and step have in common; return the leading axes."""
+    checks.instance(owner, "cell", cell, Cell, "rnnjax.LSTM(64)")
+    checks.params(owner, cell, params)
+    _check_strategy(owner, cell, strategy)
+    bare = xs.x if isinstance(xs, Keyed) else xs
+    axes = checks.inputs(owner, root, names, cell, params, bare)
+    if isinstance(xs, Keyed):
+        checks.keys(root, xs.key, axes)
+    checks.booleans("mask", mask, axes)
+    checks.booleans("resets" if "T" in names else "reset", resets, axes)
+    checks.context(cell, context, axes)
+    shapes = _row_shapes(owner, cell, params, _rows(xs, len(names)), _rows(context, 1))
+    checks.preserved(owner, cell, shapes.carry, shapes.next_carry)
+    checks.carry(cell, shapes.carry, carry, axes)
+    return axes
+
+
+def _check_strategy(owner: str, cell: Cell, strategy: Any) -> None:
+    """Refuse what is no strategy, a tuple that does not fit, and one that cannot run the cell."""
+    cells = cell.layers()
+    if not isinstance(strategy, tuple):
+        checks.instance(owner, "strategy", strategy, Strategy, "rnnjax.Sequential()")
+        for inner in cells if cells and strategy.layerwise else (cell,):
+            checks.refused(owner, inner, strategy, strategy.refusal(inner))
+        return
+    checks.strategy_per_layer(owner, cell, cells, strategy)
+    for inner, one in zip(cells or (), strategy, strict=True):
+        _check_strategy(owner, inner, one)
+
+
+def _rows(tree: PyTree, leading: int) -> PyTree:
+    """Return the ``jax.ShapeDtypeStruct`` of one row of checked arrays."""
+
+    def row(leaf: Any) -> jax.ShapeDtypeStruct:
+        aval = jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(aval.shape[leading:], aval.dtype)
+
+    return jax.tree.map(row, tree)
+
+
+def _row_shapes(owner: str, cell: Cell, params: Params, x: PyTree, context: Any) -> Any:
+    whole = params if context is None else {**params, "context": context}
+    try:
+        return row_shapes(cell, jax.tree.map(jax.typeof, whole), feed(cell, x))
+    except (TypeError, ValueError) as error:
+        raise checks.untraceable(owner, cell, error) from error
+
+
+@functools.partial(jax.jit, static_argnames="reverse")
+def _scan(
+    cell: Cell,
+    strategy: Any,
+    params: Params,
+    xs: PyTree,
+    carry: Carry | None,
+    mask: Array | None,
+    lengths: Array | None,
+    resets: Array | None,
+    context: dict[str, PyTree] | None,
+    *,
+    reverse: bool,
+) -> tuple[Carry, PyTree]:
+    time = jax.tree.leaves(xs)[0].shape[0]
+    if lengths is not None:
+        valid = jnp.arange(time)[:, None] < jnp.asarray(lengths, int)[None]
+        mask = valid if mask is None else valid & mask
+    if resets is not None and reverse:
+        # Backwards, the boundary between t and t + 1 is crossed before step t is taken.
+        resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+    inputs = Inputs(feed(cell, xs), mask, resets)
+    recurrence = _recurrence(cell, params, carry, inputs, context, leading=2)
+    recurrence = recurrence.replace(reverse=reverse)
+    return execute(strategy, recurrence) if time else (recurrence.carry, _no_steps(recurrence))
+
+
+@jax.jit
+def _step(
+    cell: Cell,
+    params: Params,
+    x: PyTree,
+    carry: Carry | None,
+    mask: Array | None,
+    reset: Array | None,
+    context: dict[str, PyTree] | None,
+) -> tuple[Carry, PyTree]:
+    inputs = Inputs(feed(cell, x), mask, reset)
+    recurrence = _recurrence(cell, params, carry, inputs, context, leading=1)
+    return recurrence.step(recurrence.carry, recurrence.inputs)
+
+
+def _recurrence(
+    cell: Cell, params: Params, carry: Any, inputs: Inputs, context: Any, *, leading: int
+) -> Recurrence:
+    """Bring all arguments into one form; the batch is the last of the inputs' leading axes."""
+    if context is not None:
+        params = {**params, "context": context}
+    params, carry, inputs = _vary_alike((params, carry, inputs))
+    first = jax.typeof(jax.tree.leaves(inputs.x)[0])
+    recurrence = Recurrence(cell, params, None, carry, inputs, batch=first.shape[leading - 1])
+    initial = _shard_rows(recurrence.initial_rows(), first.sharding.spec[leading - 1])
+    return recurrence.replace(initial=initial, carry=initial if carry is None else carry)
+
+
+def _vary_alike(tree: PyTree) -> PyTree:
+    """Inside ``jax.shard_map``, let all arrays vary over the mesh axes that any varies over.
+
+    A loop needs one type for its carry; and weights that vary before the loop have their gradients
+    summed after it, so that no collective stands inside.
+    """
+    axes = frozenset().union(*(jax.typeof(leaf).mat.varying for leaf in jax.tree.leaves(tree)))
+
+    def vary(leaf: Array) -> Array:
+        missing = tuple(sorted(axes - jax.typeof(leaf).mat.varying))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(vary, tree)
+
+
+def _shard_rows(tree: PyTree, mesh_axis: Any) -> PyTree:
+    """Shard the rows as those of the inputs are, over a mesh axis of explicit sharding, if any."""
+    if mesh_axis is None:
+        return tree
+    return jax.sharding.reshard(tree, jax.sharding.PartitionSpec(mesh_axis))
+
+
+def _no_steps(recurrence: Recurrence) -> PyTree:
+    """Return outputs (0, B, …)."""
+    params, context = dict(recurrence.params), None
+    if "context" in params:
+        context = _rows(params.pop("context"), 1)
+    x = _rows(recurrence.inputs.x, 2)
+    shapes = _row_shapes("scan", recurrence.cell, params, x, context)
+    return jax.tree.map(lambda y: jnp.zeros((0, recurrence.batch, *y.shape), y.dtype), shapes.y)

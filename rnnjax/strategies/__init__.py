@@ -1,0 +1,1 @@
+"""The strategies: one way of running a recurrence a file."""

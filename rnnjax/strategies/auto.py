@@ -1,0 +1,104 @@
+"""Choose a strategy from the cell, the shapes and the platform."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax import checks
+from rnnjax.array_typing import Carry, Params, PyTree
+from rnnjax.cell import Cell, feed
+from rnnjax.recurrence import Recurrence, Strategy, execute
+from rnnjax.strategies.chunked import Chunked
+from rnnjax.strategies.sequential import Sequential
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto(Strategy):
+    """One rule: ``Sequential()``; ``Chunked()`` where what training saves would not fit.
+
+    Args:
+        memory_bytes: the bound on what the forward pass may save for the backward pass; None: no
+            bound.
+
+    Raises:
+        ValueError: when ``memory_bytes`` is below 1.
+
+    Example:
+        >>> import jax, rnnjax
+        >>> cell = rnnjax.LSTM(128)
+        >>> params = cell.init(jax.random.key(0), 8)
+        >>> xs = jax.ShapeDtypeStruct((100_000, 1, 8), "float32")
+        >>> strategy, reason = rnnjax.Auto(memory_bytes=50_000_000).select(cell, params, xs)
+        >>> strategy
+        Chunked(size=None)
+    """
+
+    memory_bytes: int | None = None
+
+    layerwise: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.memory_bytes is not None:
+            checks.positive_int("Auto", "memory_bytes", self.memory_bytes)
+
+    def select(
+        self, cell: Cell, params: Params, xs: PyTree, *, platform: str = "cpu"
+    ) -> tuple[Strategy, str]:
+        """Return the strategy for these shapes and the reason for it.
+
+        Args:
+            cell: the cell.
+            params: its params, or their ``jax.ShapeDtypeStruct``.
+            xs: inputs (T, B, …), or their ``jax.ShapeDtypeStruct``.
+            platform: the platform lowered for; the one rule is the same on all of them.
+        """
+        del platform
+        context = cell.context_shapes()
+        row_params = {**params, "context": context} if context else params
+        return self._rule(cell, row_params, xs)
+
+    def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
+        """Run what the rule picks."""
+        params = dict(recurrence.params)
+        if "context" in params:
+            params["context"] = jax.tree.map(lambda a: a[0], params["context"])
+        strategy, _ = self._rule(recurrence.cell, params, recurrence.inputs.x)
+        return execute(strategy, recurrence)
+
+    def _rule(self, cell: Cell, row_params: Params, xs: PyTree) -> tuple[Strategy, str]:
+        if self.memory_bytes is None:
+            return Sequential(), "no memory bound was given"
+        time, batch = jax.tree.leaves(xs)[0].shape[:2]
+        row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype), xs)
+        saved = time * batch * saved_bytes(cell, row_params, row)
+        words = f"training saves about {saved:,} bytes over {time:,} steps of {batch:,} rows"
+        if saved <= self.memory_bytes:
+            return Sequential(), f"{words}, within the bound of {self.memory_bytes:,}"
+        return Chunked(), f"{words}, over the bound of {self.memory_bytes:,}"
+
+
+def saved_bytes(cell: Cell, row_params: Params, x: PyTree) -> int:
+    """Return the bytes that one step of one row saves for the backward pass, by tracing it.
+
+    What two rows save more than one is a row's share; weights, saved once for all, drop out.
+    """
+    one, two = (_residual_bytes(cell, row_params, x, rows) for rows in (1, 2))
+    return two - one
+
+
+def _residual_bytes(cell: Cell, row_params: Params, x: PyTree, rows: int) -> int:
+    def step(params: Params, carry: Carry, x: PyTree) -> tuple[Carry, PyTree]:
+        u = cell.encode(params, feed(cell, x))
+        carry = cell.step(params, carry, u)
+        return carry, cell.readout(params, carry, u)
+
+    def residuals(params: Params, x: PyTree) -> PyTree:
+        carry = jax.vmap(lambda _: cell.initial_carry(params), axis_size=rows)(None)
+        x = jax.tree.map(lambda a: jnp.broadcast_to(a, (rows, *a.shape)), x)
+        mapped = jax.vmap(step, in_axes=(None, 0, 0))
+        return jax.vjp(lambda params, carry: mapped(params, carry, x), params, carry)[1]
+
+    saved = jax.eval_shape(residuals, row_params, x)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(saved))

@@ -1,0 +1,66 @@
+"""One step after the other, in a compiled loop: the definition of the right answer."""
+
+import dataclasses
+
+import jax
+
+from rnnjax import checks
+from rnnjax.array_typing import Carry, PyTree
+from rnnjax.recurrence import Inputs, Recurrence, Strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequential(Strategy):
+    """``jax.lax.scan`` over time.
+
+    Args:
+        unroll: how many steps one turn of the loop takes.
+        hoist: run ``encode`` before the loop and ``readout`` after it, for all T at once: large
+            products instead of T small ones, for the memory of u (T, B, …) and of every carry.
+
+    Raises:
+        ValueError: when ``unroll`` is below 1.
+
+    Example:
+        >>> import jax, rnnjax
+        >>> cell = rnnjax.GRU(8)
+        >>> params = cell.init(jax.random.key(0), 4)
+        >>> strategy = rnnjax.Sequential(unroll=2, hoist=True)
+        >>> h, ys = rnnjax.scan(cell, params, jax.numpy.ones((6, 2, 4)), strategy=strategy)
+        >>> ys.shape
+        (6, 2, 8)
+    """
+
+    unroll: int = 1
+    hoist: bool = False
+
+    def __post_init__(self):
+        checks.positive_int("Sequential", "unroll", self.unroll)
+
+    def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
+        """Scan over time."""
+        if self.hoist:
+            return self._run_hoisted(recurrence)
+        return jax.lax.scan(
+            recurrence.step,
+            recurrence.carry,
+            recurrence.inputs,
+            reverse=recurrence.reverse,
+            unroll=self.unroll,
+        )
+
+    def _run_hoisted(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
+        us = jax.vmap(recurrence.encode)(recurrence.inputs)
+
+        def body(carry: Carry, step: tuple[PyTree, Inputs]) -> tuple[Carry, Carry]:
+            carry = recurrence.advance(carry, *step)
+            return carry, carry
+
+        carry, carries = jax.lax.scan(
+            body,
+            recurrence.carry,
+            (us, recurrence.inputs),
+            reverse=recurrence.reverse,
+            unroll=self.unroll,
+        )
+        return carry, jax.vmap(recurrence.readout)(carries, us, recurrence.inputs)

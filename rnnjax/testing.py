@@ -1,0 +1,472 @@
+"""Test a cell against the contract, and the one table of tolerances."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax import checks
+from rnnjax.array_typing import Array, Carry, DTypeLike, InDim, Key, Params, PyTree
+from rnnjax.cell import Cell, feed, row_shapes
+from rnnjax.recurrence import Strategy
+from rnnjax.scan import scan, step, with_keys
+from rnnjax.strategies.chunked import Chunked
+from rnnjax.strategies.sequential import Sequential
+from rnnjax.strategies.unrolled import Unrolled
+from rnnjax.wrappers import Wrapper
+
+TOLERANCE = {"float64": 1e-12, "float32": 5e-6, "bfloat16": 4e-2}
+"""By dtype: the largest difference allowed, relative to the largest entry of a leaf."""
+
+STRATEGIES: tuple[Strategy, ...] = (
+    Sequential(),
+    Sequential(hoist=True),
+    Unrolled(),
+    Chunked(),
+)
+"""One of every strategy that runs a cell itself, the reference first."""
+
+
+class ContractError(AssertionError):
+    """A cell breaks the contract; the message says where and how to mend it."""
+
+
+def check_cell(cell: Cell, key: Key, in_dim: InDim) -> None:
+    """Test any cell against the contract.
+
+    That an equal cell built anew is equal; that the carry keeps its structure, shapes and dtypes;
+    that the methods are pure, finite with their gradients (also at x = 0), and the same compiled;
+    that the claims ``affine`` and ``elementwise``, ``gated()`` and ``operator()`` are true; that
+    every strategy which accepts the cell agrees with ``Sequential()`` in values and gradients under
+    mask, resets, context, noise and both directions; that parts equal the whole, and ``step``
+    equals ``scan``.
+
+    Args:
+        cell: the cell.
+        key: for params, inputs and noise.
+        in_dim: as for ``cell.init``.
+
+    Raises:
+        ContractError: naming what is broken and how to mend it.
+
+    Example:
+        >>> import jax, rnnjax
+        >>> from rnnjax.testing import check_cell
+        >>> check_cell(rnnjax.GRU(4), jax.random.key(0), 3)
+    """
+    _check_value(cell)
+    k_params, k_case = jax.random.split(key)
+    params = _check_init(cell, k_params, in_dim)
+    _check_carry(cell, params, in_dim)
+    case = _Case.draw(cell, params, k_case, checks.as_shapes(in_dim))
+    _check_pure(case)
+    _check_affine(case)
+    _check_elementwise(case)
+    _check_gated(case)
+    _check_operator(case)
+    _check_gates(case)
+    _check_running(case)
+
+
+def largest_difference(a: PyTree, b: PyTree) -> float:
+    """Return the largest |a − b| over all leaves, each relative to the leaf's largest entry.
+
+    Leaves below 1 are compared as they are, and keys are left out.
+
+    Example:
+        >>> import numpy as np
+        >>> largest_difference({"x": np.array([100.0, 1.0])}, {"x": np.array([101.0, 1.0])})
+        0.01
+    """
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max((_difference(x, y) for x, y in pairs), default=0.0)
+
+
+def _difference(x: Any, y: Any) -> float:
+    if x.dtype == jax.dtypes.float0 or jnp.issubdtype(x.dtype, jax.dtypes.extended) or not x.size:
+        return 0.0
+    kind = complex if jnp.iscomplexobj(x) else float
+    x, y = np.asarray(x).astype(kind), np.asarray(y).astype(kind)
+    scale = max(1.0, float(np.abs(x).max()))
+    difference = float(np.abs(x - y).max())
+    return difference / scale if np.isfinite(difference) else float("inf")
+
+
+def _require(true: bool, message: str) -> None:
+    if not true:
+        raise ContractError(message)
+
+
+def _require_close(a: PyTree, b: PyTree, tolerance: float, message: str) -> None:
+    difference = largest_difference(a, b)
+    if not difference <= tolerance:
+        raise ContractError(
+            f"{message} They differ by {difference:.1e}; {tolerance:.0e} is allowed."
+        )
+
+
+def _check_value(cell: Cell) -> None:
+    name = type(cell).__name__
+    frozen = dataclasses.is_dataclass(cell) and type(cell).__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
+    _require(
+        frozen, f"{name} must be a frozen dataclass: write @dataclasses.dataclass(frozen=True)."
+    )
+    twin = dataclasses.replace(cell)  # pyright: ignore[reportArgumentType]
+    try:
+        equal = twin == cell and hash(twin) == hash(cell)
+    except (TypeError, ValueError) as error:
+        raise ContractError(
+            f"{name} must hash and compare by value: {error}. Its fields must be hashable values; "
+            f"arrays belong in params."
+        ) from error
+    _require(equal, f"{name} built anew from its own fields must equal itself: __post_init__ or a "
+                    f"field changes the value, so every new cell would compile again.")  # fmt: skip
+
+
+def _check_init(cell: Cell, key: Key, in_dim: InDim) -> Params:
+    name = checks.describe(cell)
+    params = cell.init(key, in_dim)
+    _require(isinstance(params, dict), f"{name}.init must return a dict; got {type(params)}.")
+    _require("context" not in params, f'{name}.init must leave the name "context" free.')
+    again = cell.init(key, in_dim)
+    _require(largest_difference(params, again) == 0.0, f"{name}.init must depend on its key alone.")
+    return params
+
+
+def _check_carry(cell: Cell, params: Params, in_dim: InDim) -> None:
+    context = cell.context_shapes()
+    whole = {**params, "context": context} if context else params
+    shapes = row_shapes(cell, whole, checks.as_shapes(in_dim))
+    try:
+        checks.preserved("check_cell", cell, shapes.carry, shapes.next_carry)
+    except TypeError as error:
+        raise ContractError(str(error)) from error
+    narrow = [
+        s.dtype for s in jax.tree.leaves(shapes.carry) if s.dtype in (jnp.bfloat16, jnp.float16)
+    ]
+    _require(
+        not narrow,
+        f"{checks.describe(cell)}.initial_carry must be at least float32, or errors add up over "
+        f"time; got {narrow[:1]}.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """A cell with generic arrays: T = 7 steps of B = 3 rows, some of them masked, some reset."""
+
+    cell: Cell
+    params: Params
+    xs: PyTree
+    carry: Carry
+    mask: Array
+    resets: Array
+    context: dict[str, PyTree] | None
+    tolerance: float
+
+    @classmethod
+    def draw(cls, cell: Cell, params: Params, key: Key, x: PyTree) -> "_Case":
+        time, batch = 7, 3
+        k_x, k_carry, k_mask, k_resets, k_context, k_noise = jax.random.split(key, 6)
+        shapes = cell.context_shapes()
+        context = random_like(k_context, shapes, (batch,)) if shapes else None
+        xs = with_keys(k_noise, random_like(k_x, x, (time, batch)))
+        whole = params | ({"context": shapes} if shapes else {})
+        carry = row_shapes(cell, whole, x).carry
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves((params, carry))]
+        return cls(
+            cell,
+            params,
+            xs if cell.noisy else xs.x,
+            random_like(k_carry, carry, (batch,)),
+            jax.random.bernoulli(k_mask, 0.7, (time, batch)),
+            jax.random.bernoulli(k_resets, 0.2, (time, batch)),
+            context,
+            tolerance(*dtypes, getattr(cell, "dtype", None)),
+        )
+
+    @property
+    def name(self) -> str:
+        return checks.describe(self.cell)
+
+    def row(self, t: int = 0, b: int = 0) -> tuple[Params, Carry, PyTree]:
+        """Return (params, carry, x) of one row and step, as the cell's methods take them."""
+        params = self.params
+        if self.context is not None:
+            params = {**params, "context": jax.tree.map(lambda a: a[b], self.context)}
+        carry = jax.tree.map(lambda a: a[b], self.carry)
+        return params, carry, jax.tree.map(lambda a: a[t, b], self.xs)
+
+    def encoded(self, t: int = 0, b: int = 0) -> tuple[Params, Carry, PyTree]:
+        """Return (params, carry, u) of one row and step."""
+        params, carry, x = self.row(t, b)
+        return params, carry, self.cell.encode(params, feed(self.cell, x))
+
+
+def tolerance(*dtypes: DTypeLike | None) -> float:
+    """Return the tolerance of the narrowest floating-point dtype among these.
+
+    Example:
+        >>> tolerance("float32", "bfloat16") == TOLERANCE["bfloat16"]
+        True
+    """
+    known = [TOLERANCE.get(np.dtype(d).name, 0.0) for d in dtypes if d is not None]
+    return max([*known, TOLERANCE["float64"]])
+
+
+def random_like(key: Key, shapes: PyTree, leading: tuple[int, ...]) -> PyTree:
+    """Draw a generic array (*leading, *shape) for each ``jax.ShapeDtypeStruct``.
+
+    Example:
+        >>> import jax
+        >>> random_like(jax.random.key(0), jax.ShapeDtypeStruct((4,), "float32"), (2, 3)).shape
+        (2, 3, 4)
+    """
+    leaves, structure = jax.tree.flatten(shapes)
+    keys = jax.random.split(key, max(len(leaves), 1))
+
+    def draw(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        if jnp.issubdtype(dtype, jnp.inexact):
+            return 0.5 * jax.random.normal(key, shape, dtype)
+        return jax.random.bernoulli(key, 0.6, shape).astype(dtype)
+
+    drawn = [draw(k, (*leading, *s.shape), s.dtype) for k, s in zip(keys, leaves, strict=False)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _check_pure(case: _Case) -> None:
+    """Twice the same, compiled the same, finite also at x = 0 and in gradients."""
+    params, carry, x = case.row()
+
+    def one(params: Params, carry: Carry, x: PyTree) -> tuple[Carry, PyTree]:
+        u = case.cell.encode(params, feed(case.cell, x))
+        carry = case.cell.step(params, carry, u)
+        return carry, case.cell.readout(params, carry, u)
+
+    plain, compiled = one(params, carry, x), jax.jit(one)(params, carry, x)
+    _require(
+        largest_difference(plain, one(params, carry, x)) == 0.0,
+        f"{case.name} must give the same step for the same arguments: it keeps state or draws "
+        f"noise of its own. Noise comes from keys: set noisy = True and read Keyed in encode.",
+    )
+    _require_close(
+        plain, compiled, case.tolerance, f"{case.name} must step the same under jax.jit."
+    )
+    gradients = jax.jit(jax.grad(lambda *row: _scalar(one(*row)), (0, 1, 2), allow_int=True))
+    zero = jax.tree.map(lambda a: jnp.zeros_like(a) if _inexact(a) else a, x)
+    for words, at in (("random inputs", x), ("x = 0", zero)):
+        _require(_finite(one(params, carry, at)), f"{case.name} must be finite at {words}.")
+        _require(
+            _finite(gradients(params, carry, at)),
+            f"{case.name} must have finite gradients at {words}, or padding would leak into them. "
+            f"Guard √, log and division: jnp.where(x > 0, …) around both the input and the result.",
+        )
+
+
+def _tangent(case: _Case, at: Carry, along: Carry) -> Carry:
+    """Return how the next carry moves when the carry moves along a direction."""
+    params, _, u = case.encoded()
+    return jax.jvp(lambda carry: case.cell.step(params, carry, u), (at,), (along,))[1]
+
+
+def _check_affine(case: _Case) -> None:
+    if not case.cell.affine:
+        return
+    message = f"{case.name} claims affine, but its step is not affine in the carry. Drop the claim."
+    a, b, along = (jax.tree.map(lambda leaf, k=k: leaf[k], case.carry) for k in range(3))
+    slope = _tangent(case, a, along)
+    _require_close(slope, _tangent(case, b, along), case.tolerance, message)
+    turned = _tangent(case, a, jax.tree.map(_turn, along))
+    _require_close(jax.tree.map(_turn, slope), turned, case.tolerance, message)
+
+
+def _check_elementwise(case: _Case) -> None:
+    if not case.cell.elementwise:
+        return
+    carry, along = (jax.tree.map(lambda leaf, k=k: leaf[k], case.carry) for k in range(2))
+    for chosen in _halves(carry):
+        some = jax.tree.map(lambda c, a: jnp.where(c, a, jnp.zeros_like(a)), chosen, along)
+        moved = _tangent(case, carry, some)
+        spread = jax.tree.map(lambda c, m: jnp.where(c, jnp.zeros_like(m), m), chosen, moved)
+        _require(
+            not any(bool(leaf.any()) for leaf in jax.tree.leaves(spread)),
+            f"{case.name} claims elementwise, but an entry of its next carry depends on another "
+            f"entry of the carry. Drop the claim.",
+        )
+
+
+def _halves(tree: PyTree) -> Iterator[PyTree]:
+    """Yield choices of entries such that some choice holds any one entry without any other one.
+
+    They go by the bits of an entry's index: two different indices differ in some bit.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    for k, leaf in enumerate(leaves):
+        for bit, value in itertools.product(range(max(leaf.size - 1, 1).bit_length()), (0, 1)):
+            chosen = [np.zeros(other.shape, bool) for other in leaves]
+            chosen[k] = (np.arange(leaf.size) >> bit & 1 == value).reshape(leaf.shape)
+            yield jax.tree.unflatten(structure, chosen)
+
+
+def _turn(a: Array) -> Array:
+    """Multiply a complex array by i, so that a step which is not holomorphic shows."""
+    return a * 1j if jnp.iscomplexobj(a) else a
+
+
+def _check_gated(case: _Case) -> None:
+    gated = case.cell.gated()
+    if gated is None:
+        return
+    params, carry, u = case.encoded()
+    h = gated.hidden(carry)
+    h_2 = gated.hidden(jax.tree.map(lambda a: a[1], case.carry))
+    parts = gated.update(params, carry, u, gated.mix(params, h, u))
+    _require_close(
+        parts, case.cell.step(params, carry, u), case.tolerance,
+        f"{case.name}: update(params, carry, u, mix(params, hidden(carry), u)) must be its step.",
+    )  # fmt: skip
+    combined = gated.mix(params, jax.tree.map(lambda a, b: 2 * a - 3 * b, h, h_2), u)
+    apart = [gated.mix(params, part, u) for part in (h, h_2)]
+    _require_close(
+        combined, jax.tree.map(lambda a, b: 2 * a - 3 * b, *apart), case.tolerance,
+        f"{case.name}.mix must be linear in the hidden vector: move biases into encode or update.",
+    )  # fmt: skip
+
+
+def _check_operator(case: _Case) -> None:
+    operator = case.cell.operator()
+    if operator is None:
+        return
+    params, carry, _ = case.encoded()
+    us = [case.encoded(t)[2] for t in range(3)]
+    a, b, c = (operator.element(params, u) for u in us)
+    left = operator.combine(operator.combine(a, b), c)
+    right = operator.combine(a, operator.combine(b, c))
+    _require_close(
+        left, right, case.tolerance, f"{case.name}.operator().combine must be associative."
+    )
+    stepped = carry
+    for u in us:
+        stepped = case.cell.step(params, stepped, u)
+    _require_close(
+        operator.apply(left, carry), stepped, case.tolerance,
+        f"{case.name}.operator() must give the carry that stepping gives.",
+    )  # fmt: skip
+
+
+def _check_gates(case: _Case) -> None:
+    gates = case.cell.gates(*case.encoded())
+    _require(
+        isinstance(gates, dict) and all(isinstance(name, str) for name in gates) and _finite(gates),
+        f"{case.name}.gates must return a dict from names to finite arrays; got {gates!r}.",
+    )
+
+
+def _check_running(case: _Case) -> None:
+    """Every strategy against the reference; parts, steps and layers against the whole."""
+    reference = _run(case, case.xs, STRATEGIES[0])
+    _require(
+        _identical(reference, _run(case, _dirty(case), STRATEGIES[0])),
+        f"{case.name} lets NaN at masked steps reach outputs or gradients: its step from a zero "
+        f"input must be finite, with finite gradients.",
+    )
+    for strategy in STRATEGIES[1:]:
+        if strategy.refusal(case.cell) is None:
+            _require_close(
+                reference,
+                _run(case, case.xs, strategy),
+                case.tolerance,
+                f"{case.name} must give the same under {strategy} as under {STRATEGIES[0]}.",
+            )
+    if case.cell.layers() is not None:
+        one_cell = dataclasses.replace(case, cell=Wrapper(case.cell))
+        _require_close(
+            reference,
+            _run(one_cell, case.xs, STRATEGIES[0]),
+            case.tolerance,
+            f"{case.name} must give the same layer by layer as in one cell.",
+        )
+    _check_parts(case)
+
+
+def _run(case: _Case, xs: PyTree, strategy: Strategy) -> tuple:
+    """Scan both ways; return ((loss, results), gradients in params, carry, xs and context)."""
+
+    def both(params: Params, carry: Carry, xs: PyTree, context: Any) -> tuple[Array, tuple]:
+        options = {"mask": case.mask, "resets": case.resets, "context": context}
+        results = tuple(
+            scan(case.cell, params, xs, carry, reverse=reverse, strategy=strategy, **options)
+            for reverse in (False, True)
+        )
+        return _scalar(results), results
+
+    gradients = jax.value_and_grad(both, argnums=(0, 1, 2, 3), has_aux=True, allow_int=True)
+    return jax.jit(gradients)(case.params, case.carry, xs, case.context)
+
+
+def _check_parts(case: _Case) -> None:
+    """Two parts, and T single steps, against the whole."""
+
+    def part(start: int, stop: int, carry: Carry) -> tuple[Carry, PyTree]:
+        xs, mask, resets = jax.tree.map(lambda a: a[start:stop], (case.xs, case.mask, case.resets))
+        return scan(
+            case.cell, case.params, xs, carry, mask=mask, resets=resets, context=case.context
+        )
+
+    def one(t: int, carry: Carry) -> tuple[Carry, PyTree]:
+        x, mask, reset = jax.tree.map(lambda a: a[t], (case.xs, case.mask, case.resets))
+        return step(case.cell, case.params, x, carry, mask=mask, reset=reset, context=case.context)
+
+    time, k = case.mask.shape[0], 3
+    whole = part(0, time, case.carry)
+    middle, early = part(0, k, case.carry)
+    last, late = part(k, time, middle)
+    joined = last, jax.tree.map(lambda *y: jnp.concatenate(y), early, late)
+    _require_close(
+        whole,
+        joined,
+        case.tolerance,
+        f"{case.name} must give the same in two parts as in one: all memory must be in the carry.",
+    )
+    carry, ys = case.carry, []
+    for t in range(time):
+        carry, y = one(t, carry)
+        ys.append(y)
+    stepped = carry, jax.tree.map(lambda *y: jnp.stack(y), *ys)
+    _require_close(whole, stepped, case.tolerance, f"{case.name} must give the same step by step.")
+
+
+def _dirty(case: _Case) -> PyTree:
+    """Return the inputs with NaN and Inf wherever they are masked."""
+
+    def spoil(a: Array) -> Array:
+        if not _inexact(a):
+            return a
+        keep = jax.lax.expand_dims(case.mask, range(2, a.ndim))
+        rubbish = jnp.where(jnp.arange(a.size).reshape(a.shape) % 2 == 0, jnp.nan, jnp.inf)
+        return jnp.where(keep, a, rubbish.astype(a.dtype))
+
+    return jax.tree.map(spoil, case.xs)
+
+
+def _inexact(a: Any) -> bool:
+    return jnp.issubdtype(a.dtype, jnp.inexact)
+
+
+def _finite(tree: PyTree) -> bool:
+    return all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(tree) if _inexact(a))
+
+
+def _identical(a: PyTree, b: PyTree) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(bool((x == y).all()) for x, y in pairs if _inexact(x))
+
+
+def _scalar(tree: PyTree) -> Array:
+    """Return a scalar that depends on every entry."""
+    leaves = [a for a in jax.tree.leaves(tree) if _inexact(a)]
+    return sum((jnp.sum(jnp.sin(a).real.astype(float)) for a in leaves), jnp.zeros(()))

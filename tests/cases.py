@@ -1,0 +1,320 @@
+"""The tables: cells × strategies, generic arguments, and an oracle written as plain loops."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rnnjax
+from rnnjax.array_typing import Array, Carry, InDim, Key, Params, PyTree
+from rnnjax.cell import feed, hand_down
+from rnnjax.checks import features
+from rnnjax.testing import random_like
+
+T, B, D, N, S = 7, 4, 3, 5, 6
+"""A prime number of steps; S is the length of the memory that attention reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Attend(rnnjax.Cell):
+    """Additive input feeding: the cell inside reads x with what attention found the step before.
+
+    Attention stands before the product, so the cell inside encodes in ``step`` and u keeps the key.
+    """
+
+    cell: rnnjax.Cell
+    memory: int
+
+    @property
+    def noisy(self) -> bool:
+        return self.cell.noisy
+
+    def init(self, key: Key, in_dim: InDim) -> Params:
+        k_cell, k_query = jax.random.split(key)
+        inner = self.cell.init(k_cell, features("Attend", in_dim) + self.memory)
+        return {"cell": inner, "w_q": jax.random.normal(k_query, (N, self.memory))}
+
+    def initial_carry(self, params: Params) -> Carry:
+        return self.cell.initial_carry(params["cell"]), jnp.zeros((self.memory,))
+
+    def context_shapes(self) -> dict[str, PyTree]:
+        return {
+            "memory": jax.ShapeDtypeStruct((S, self.memory), jnp.float32),
+            "memory_mask": jax.ShapeDtypeStruct((S,), jnp.bool_),
+        }
+
+    def step(self, params: Params, carry: Carry, u: PyTree) -> Carry:
+        inner, found = carry
+        p, v = self._inside(params, u, found)
+        query = self.cell.readout(p, inner, v) @ params["w_q"]
+        memory, mask = params["context"]["memory"], params["context"]["memory_mask"]
+        weights = jax.nn.softmax(jnp.where(mask, memory @ query, -1e30))
+        found = jnp.where(mask.any(), weights @ memory, 0.0)
+        p, v = self._inside(params, u, found)
+        return self.cell.step(p, inner, v), found
+
+    def readout(self, params: Params, carry: Carry, u: PyTree) -> PyTree:
+        inner, found = carry
+        p, v = self._inside(params, u, found)
+        return jnp.concatenate([self.cell.readout(p, inner, v), found])
+
+    def _inside(self, params: Params, u: PyTree, found: Array) -> tuple[Params, PyTree]:
+        p = hand_down(params, params["cell"])
+        joined = jnp.concatenate([u.x if isinstance(u, rnnjax.Keyed) else u, found])
+        x = rnnjax.Keyed(joined, u.key) if isinstance(u, rnnjax.Keyed) else joined
+        return p, self.cell.encode(p, feed(self.cell, x))
+
+
+CELLS: dict[str, rnnjax.Cell] = {
+    "elman": rnnjax.Elman(N),
+    "elman_relu": rnnjax.Elman(N, activation=jax.nn.relu),
+    "lstm": rnnjax.LSTM(N),
+    "gru": rnnjax.GRU(N),
+    "gru_reset_before": rnnjax.GRUResetBefore(N),
+    "residual": rnnjax.Residual(rnnjax.GRU(D)),
+    "zoneout": rnnjax.Zoneout(rnnjax.LSTM(N), rate=(0.3, 0.1)),
+    "attend": Attend(rnnjax.Zoneout(rnnjax.LSTM(N)), memory=4),
+    "stack": rnnjax.Stack(
+        (rnnjax.Zoneout(rnnjax.LSTM(N)), rnnjax.GRU(N), Attend(rnnjax.GRU(N), memory=4))
+    ),
+    "stack_residual": rnnjax.Stack((rnnjax.GRU(N), rnnjax.Zoneout(rnnjax.GRU(N))), residual=True),
+}
+
+RUNNERS: dict[str, rnnjax.Strategy] = {
+    "sequential": rnnjax.Sequential(),
+    "sequential_unroll": rnnjax.Sequential(unroll=3),
+    "sequential_hoist": rnnjax.Sequential(hoist=True),
+    "unrolled": rnnjax.Unrolled(),
+    "chunked": rnnjax.Chunked(),
+    "chunked_3": rnnjax.Chunked(size=3),
+}
+"""Strategies that run a cell themselves: each with every cell."""
+
+STRATEGIES: dict[str, rnnjax.Strategy] = {
+    **RUNNERS,
+    "auto": rnnjax.Auto(),
+    "auto_bounded": rnnjax.Auto(memory_bytes=1),
+}
+"""With those that hand on to one of them."""
+
+REPRESENTATIVES = ("zoneout", "gru")
+"""For what is tested once a strategy: an LSTM under a stochastic wrapper, and a plain cell."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A cell with generic arguments: nothing is zero, one or full but the lengths 0, 1 and T."""
+
+    cell: rnnjax.Cell
+    params: Params
+    xs: PyTree
+    carry: Carry
+    mask: Array
+    lengths: Array
+    resets: Array
+    context: dict[str, Array] | None
+
+    def as_dtype(self, dtype: str) -> "Case":
+        """Cast every floating-point array."""
+
+        def cast(a: Any) -> Any:
+            return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Case(cell=arrays.pop("cell"), **jax.tree.map(cast, arrays))
+
+
+@functools.cache
+def case(name: str, time: int = T) -> Case:
+    """Draw the arguments of one cell of the table."""
+    return draw(CELLS[name], time)
+
+
+def draw(cell: rnnjax.Cell, time: int = T, batch: int = B) -> Case:
+    """Draw generic arguments for a cell."""
+    keys = iter(jax.random.split(jax.random.key(20), 9))
+    xs = jax.random.normal(next(keys), (time, batch, D))
+    noise = next(keys)
+    lengths = jnp.array([0, 1, time, time // 2] * (batch // 4))
+    mask = jax.random.bernoulli(next(keys), 0.8, (time, batch))
+    valid = mask & (jnp.arange(time)[:, None] < lengths[None])
+    xs = jnp.where(valid[..., None], xs, jnp.nan)
+    params = cell.init(next(keys), D)
+    shapes = cell.context_shapes()
+    context = random_like(next(keys), shapes, (batch,)) if shapes else None
+    row = {**params, "context": jax.tree.map(lambda a: a[0], context)}
+    return Case(
+        cell,
+        params,
+        rnnjax.with_keys(noise, xs) if cell.noisy else xs,
+        random_like(next(keys), jax.eval_shape(cell.initial_carry, row), (batch,)),
+        mask,
+        lengths,
+        jax.random.bernoulli(next(keys), 0.25, (time, batch)),
+        context,
+    )
+
+
+def everything(c: Case, scan: Callable) -> tuple:
+    """Run a case forwards in two parts and in reverse as a whole; return results and gradients.
+
+    ``scan`` has the signature of ``rnnjax.scan``, so the oracle goes the same way.
+    """
+    time = c.mask.shape[0]
+    k = time // 2
+
+    def forward(params: Params, carry: Carry, xs: PyTree, context: Any) -> tuple[Array, dict]:
+        def part(start: int, stop: int, carry: Carry | None, **options: Any) -> tuple:
+            return scan(
+                c.cell,
+                params,
+                jax.tree.map(lambda a: a[start:stop], xs),
+                carry,
+                mask=c.mask[start:stop],
+                lengths=jnp.clip(c.lengths - start, 0, stop - start),
+                resets=c.resets[start:stop],
+                context=context,
+                **options,
+            )
+
+        middle, early = part(0, k, carry)
+        last, late = part(k, time, middle)
+        ys = jax.tree.map(lambda *y: jnp.concatenate(y), early, late)
+        results = {"forward": (last, ys), "reverse": part(0, time, None, reverse=True)}
+        return scalar(results), results
+
+    gradients = jax.value_and_grad(forward, argnums=(0, 1, 2, 3), has_aux=True, allow_int=True)
+    (_, results), gradient = gradients(c.params, c.carry, c.xs, c.context)
+    return results, gradient
+
+
+def scalar(tree: PyTree) -> Array:
+    """Return a scalar that weighs every entry differently."""
+
+    def weigh(a: Array) -> Array:
+        phases = jnp.linspace(0.0, 3.0, a.size, dtype=a.dtype).reshape(a.shape)
+        return jnp.sum(jnp.sin(a + phases))
+
+    leaves = jax.tree.leaves(tree)
+    return sum((weigh(a) for a in leaves if jnp.issubdtype(a.dtype, jnp.inexact)), jnp.zeros(()))
+
+
+# The oracle: equations row by row and step by step, masks and resets as Python conditions
+
+
+def oracle_scan(
+    cell: rnnjax.Cell,
+    params: Params,
+    xs: PyTree,
+    carry: Carry | None,
+    *,
+    mask: Array,
+    lengths: Array,
+    resets: Array,
+    context: dict[str, Array] | None,
+    reverse: bool = False,
+) -> tuple[Carry, PyTree]:
+    """``rnnjax.scan`` in plain loops."""
+    time, batch = mask.shape
+    rows = [_at(carry, b) for b in range(batch)]
+    table: list[list[Any]] = [[None] * batch for _ in range(time)]
+    for b in range(batch):
+        p = params if context is None else {**params, "context": _at(context, b)}
+        initial = cell.initial_carry(p)
+        h = initial if carry is None else rows[b]
+        for t in reversed(range(time)) if reverse else range(time):
+            border = t + 1 if reverse else t
+            if border < time and bool(resets[border, b]):
+                h = initial
+            x = _at(xs, (t, b))
+            if bool(mask[t, b]) and t < int(lengths[b]):
+                h, table[t][b] = oracle_step(cell, p, h, x)
+        rows[b] = h
+    shape = next(y for row in table for y in row if y is not None)
+    blank = jax.tree.map(jnp.zeros_like, shape)
+    filled = [[blank if y is None else y for y in row] for row in table]
+    ys = _stack([_stack(row) for row in filled]) if time else blank
+    return _stack(rows), ys
+
+
+def oracle_step(cell: rnnjax.Cell, p: Params, h: Carry, x: PyTree) -> tuple[Carry, PyTree]:
+    """One step of one row: the equations of the classic cells, else the cell's own methods."""
+    equations = EQUATIONS.get(type(cell))
+    if equations is not None:
+        return equations(cell, p, h, x)
+    u = cell.encode(p, x)
+    h = cell.step(p, h, u)
+    return h, cell.readout(p, h, u)
+
+
+def _elman(cell: rnnjax.Elman, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
+    h = cell.activation(x @ p["w_x"] + h @ p["w_h"] + p["b"])
+    return h, h
+
+
+def _lstm(cell: rnnjax.LSTM, p: Params, carry: Any, x: Array) -> tuple[Any, Array]:
+    c, h = carry
+    z = [x @ p["w_x"][:, s] + h @ p["w_h"][:, s] + p["b"][s] for s in _gates(cell.size, 4)]
+    c = _sigmoid(z[1]) * c + _sigmoid(z[0]) * jnp.tanh(z[2])
+    h = _sigmoid(z[3]) * jnp.tanh(c)
+    return rnnjax.LSTMCarry(c, h), h
+
+
+def _gru(cell: rnnjax.GRU, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
+    r, z, n = _gates(cell.size, 3)
+    reset = _sigmoid(x @ p["w_x"][:, r] + h @ p["w_h"][:, r] + p["b"][r])
+    keep = _sigmoid(x @ p["w_x"][:, z] + h @ p["w_h"][:, z] + p["b"][z])
+    new = jnp.tanh(x @ p["w_x"][:, n] + p["b"][n] + reset * (h @ p["w_h"][:, n] + p["b_hn"]))
+    h = (1 - keep) * new + keep * h
+    return h, h
+
+
+def _gru_reset_before(
+    cell: rnnjax.GRUResetBefore, p: Params, h: Array, x: Array
+) -> tuple[Array, Array]:
+    r, z, n = _gates(cell.size, 3)
+    reset = _sigmoid(x @ p["w_x"][:, r] + h @ p["w_h"][:, r] + p["b"][r])
+    keep = _sigmoid(x @ p["w_x"][:, z] + h @ p["w_h"][:, z] + p["b"][z])
+    new = jnp.tanh(x @ p["w_x"][:, n] + p["b"][n] + (reset * h) @ p["w_h"][:, n])
+    h = (1 - keep) * new + keep * h
+    return h, h
+
+
+EQUATIONS: dict[type, Callable] = {
+    rnnjax.Elman: _elman,
+    rnnjax.LSTM: _lstm,
+    rnnjax.GRU: _gru,
+    rnnjax.GRUResetBefore: _gru_reset_before,
+}
+
+
+def _sigmoid(a: Array) -> Array:
+    return 1 / (1 + jnp.exp(-a))
+
+
+def _gates(size: int, count: int) -> list[slice]:
+    return [slice(k * size, (k + 1) * size) for k in range(count)]
+
+
+def _at(tree: PyTree, index: Any) -> PyTree:
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def _stack(trees: list[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *a: jnp.stack(a), *trees)
+
+
+@functools.cache
+def oracle(name: str) -> tuple:
+    """Return ``everything`` of a case in float64 by plain loops, as NumPy arrays."""
+    with jax.enable_x64(True):
+        wide = case(name).as_dtype("float64")
+        return jax.tree.map(_to_numpy, everything(wide, oracle_scan))
+
+
+def _to_numpy(a: Any) -> Any:
+    return np.asarray(a) if jnp.issubdtype(a.dtype, jnp.number) else a

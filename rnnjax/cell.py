@@ -213,11 +213,13 @@ def row_shapes(cell: Cell, params: Params, x: PyTree) -> RowShapes:
     ``params`` (the row's context in it) and ``x`` are pytrees of anything with shape and dtype.
     """
     leaves, structure = jax.tree.flatten((params, x))
-    return _row_shapes(cell, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    return _row_shapes(cell, structure, shapes, jax.dtypes.canonicalize_dtype(float))
 
 
 @functools.lru_cache(maxsize=1024)
-def _row_shapes(cell: Cell, structure: Any, leaves: tuple) -> RowShapes:
+def _row_shapes(cell: Cell, structure: Any, leaves: tuple, default_dtype: Any) -> RowShapes:
+    del default_dtype  # A cell may draw in it, so what is cached depends on it.
     structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves]
     return jax.eval_shape(
         functools.partial(_first_step, cell), *jax.tree.unflatten(structure, structs)

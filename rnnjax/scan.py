@@ -248,20 +248,27 @@ def _recurrence(
     """Bring all arguments into one form; the batch is the last of the inputs' leading axes."""
     if context is not None:
         params = {**params, "context": context}
-    params, carry, inputs = _vary_alike((params, carry, inputs))
+    arguments = (params, carry, inputs)
+    axes = _varying_axes(arguments)
+    params, carry, inputs = _vary(arguments, axes)
     first = jax.typeof(jax.tree.leaves(inputs.x)[0])
     recurrence = Recurrence(cell, params, None, carry, inputs, batch=first.shape[leading - 1])
     initial = _shard_rows(recurrence.initial_rows(), first.sharding.spec[leading - 1])
+    initial = _vary(initial, axes)
     return recurrence.replace(initial=initial, carry=initial if carry is None else carry)
 
 
-def _vary_alike(tree: PyTree) -> PyTree:
-    """Inside ``jax.shard_map``, let all arrays vary over the mesh axes that any varies over.
+def _varying_axes(tree: PyTree) -> frozenset:
+    """Return the mesh axes of ``jax.shard_map`` over which any of these arrays varies."""
+    return frozenset().union(*(jax.typeof(leaf).mat.varying for leaf in jax.tree.leaves(tree)))
+
+
+def _vary(tree: PyTree, axes: frozenset) -> PyTree:
+    """Let all arrays vary over these mesh axes.
 
     A loop needs one type for its carry; and weights that vary before the loop have their gradients
     summed after it, so that no collective stands inside.
     """
-    axes = frozenset().union(*(jax.typeof(leaf).mat.varying for leaf in jax.tree.leaves(tree)))
 
     def vary(leaf: Array) -> Array:
         missing = tuple(sorted(axes - jax.typeof(leaf).mat.varying))

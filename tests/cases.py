@@ -197,7 +197,7 @@ def scalar(tree: PyTree) -> Array:
 
     def weigh(a: Array) -> Array:
         phases = jnp.linspace(0.0, 3.0, a.size, dtype=a.dtype).reshape(a.shape)
-        return jnp.sum(jnp.sin(a + phases))
+        return jnp.sum(jnp.sin(a + phases)).astype(float)
 
     leaves = jax.tree.leaves(tree)
     return sum((weigh(a) for a in leaves if jnp.issubdtype(a.dtype, jnp.inexact)), jnp.zeros(()))
@@ -311,8 +311,9 @@ def _stack(trees: list[PyTree]) -> PyTree:
 @functools.cache
 def oracle(name: str) -> tuple:
     """Return ``everything`` of a case in float64 by plain loops, as NumPy arrays."""
+    c = case(name)
     with jax.enable_x64(True):
-        wide = case(name).as_dtype("float64")
+        wide = c.as_dtype("float64")
         return jax.tree.map(_to_numpy, everything(wide, oracle_scan))
 
 

@@ -14,7 +14,9 @@ class Sequential(Strategy):
     """``jax.lax.scan`` over time.
 
     Args:
-        unroll: how many steps one turn of the loop takes.
+        unroll: how many steps one turn of the loop takes. On a CPU it seldom pays, and training a
+            gated cell gets slower with it: XLA fuses the chain of steps and computes it anew in
+            each of them (``docs/benchmarks.md``).
         hoist: run ``encode`` before the loop and ``readout`` after it, for all T at once: large
             products instead of T small ones, for the memory of u (T, B, …) and of every carry.
 

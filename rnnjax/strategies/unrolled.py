@@ -28,9 +28,13 @@ class Unrolled(Strategy):
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Loop in Python."""
-        steps = range(recurrence.time)
-        carry, ys = recurrence.carry, {}
-        for t in reversed(steps) if recurrence.reverse else steps:
-            inputs = jax.tree.map(lambda a, t=t: a[t], recurrence.inputs)
-            carry, ys[t] = recurrence.step(carry, inputs)
-        return carry, jax.tree.map(lambda *y: jnp.stack(y), *(ys[t] for t in steps))
+        leaves, structure = jax.tree.flatten(recurrence.inputs)
+        # Unstacked at once: T single slices would have T padded gradients of full size to add up.
+        steps = [structure.unflatten(step) for step in zip(*map(jnp.unstack, leaves), strict=True)]
+        carry, ys = recurrence.carry, []
+        for inputs in reversed(steps) if recurrence.reverse else steps:
+            carry, y = recurrence.step(carry, inputs)
+            ys.append(y)
+        if recurrence.reverse:
+            ys.reverse()
+        return carry, jax.tree.map(lambda *y: jnp.stack(y), *ys)

@@ -1,0 +1,152 @@
+"""A batch sharded over 8 virtual devices, in a process of its own: ``python -m tests.sharding``.
+
+Prints one line a check, and exits with an error at the first that fails.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import re
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import rnnjax
+from rnnjax.testing import TOLERANCE, largest_difference
+from tests.cases import CELLS, REPRESENTATIVES, RUNNERS, Case, draw
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+TIME, BATCH = 4, 8
+COLLECTIVES = re.compile(
+    r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
+)
+
+
+def arrays_of(c: Case) -> tuple:
+    return c.params, c.xs, c.carry, c.mask, c.resets, c.context
+
+
+def value_and_grad(cell: rnnjax.Cell, strategy: rnnjax.Strategy):
+    """Return a function of ``arrays_of`` to (sum over the rows, its gradient in the params)."""
+
+    def loss(params, xs, carry, mask, resets, context):
+        options = {"mask": mask, "resets": resets, "context": context, "strategy": strategy}
+        result = rnnjax.scan(cell, params, xs, carry, **options)
+        return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(result))
+
+    return jax.value_and_grad(loss)
+
+
+def specs_of(c: Case) -> tuple:
+    """Params on every device; the batch, axis 0 or 1, over the mesh."""
+
+    def spread(tree, spec):
+        return jax.tree.map(lambda _: spec, tree)
+
+    params, xs, carry, mask, resets, context = arrays_of(c)
+    rows, steps = P("b"), P(None, "b")
+    specs = (spread(params, P()), spread(xs, steps), spread(carry, rows))
+    return (*specs, spread(mask, steps), spread(resets, steps), spread(context, rows))
+
+
+def training_step(cell: rnnjax.Cell, strategy: rnnjax.Strategy, c: Case, mesh):
+    """Return one step of gradient descent on the mean over all rows, in ``jax.shard_map``."""
+
+    def step(params, *rest):
+        value, gradient = value_and_grad(cell, strategy)(params, *rest)
+        new = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+        return jax.lax.psum(value, "b"), new
+
+    specs = specs_of(c)
+    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=(P(), specs[0])))
+
+
+def collectives_inside_loops(text: str) -> list[str]:
+    """List the collectives in the computations that a loop body of compiled HLO reaches."""
+    bodies: dict[str, list[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        header = re.match(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$", line)
+        name = header.group(1) if header else name
+        bodies.setdefault(name, []).append(line)
+    calls = {
+        name: re.findall(r"(?:body|condition|calls|to_apply)=%?([\w.\-]+)", "\n".join(lines))
+        for name, lines in bodies.items()
+    }
+    pending = re.findall(r"body=%?([\w.\-]+)", text)
+    reached: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name not in reached:
+            reached.add(name)
+            pending += calls.get(name, [])
+    return [line for name in reached for line in bodies.get(name, []) if COLLECTIVES.search(line)]
+
+
+def check_values(name: str, label: str, strategy: rnnjax.Strategy) -> None:
+    c = draw(CELLS[name], TIME, BATCH)
+    # Without a carry the initial one is made, and has to be placed as the rows are.
+    c = Case(**{**vars(c), "xs": jax.tree.map(_clean, c.xs), "carry": None})
+    expected = jax.jit(value_and_grad(c.cell, rnnjax.Sequential()))(*arrays_of(c))
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((8,), ("b",), axis_types=(kind,))
+        placed = jax.tree.map(
+            lambda a, spec, mesh=mesh: jax.device_put(a, NamedSharding(mesh, spec)),
+            arrays_of(c),
+            specs_of(c),
+        )
+        with jax.set_mesh(mesh):
+            got = jax.jit(value_and_grad(c.cell, strategy))(*placed)
+        difference = largest_difference(expected, got)
+        assert difference < TOLERANCE["float32"], (name, label, kind, difference)
+    mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
+    value, new = training_step(c.cell, strategy, c, mesh)(*arrays_of(c))
+    by_hand = jax.tree.map(lambda p, g: p - 0.1 * g, c.params, expected[1])
+    difference = largest_difference((expected[0], by_hand), (value, new))
+    assert difference < TOLERANCE["float32"], (name, label, "shard_map", difference)
+    print(f"values: {name}, {label}: sharded jit (automatic, explicit) and shard_map agree")
+
+
+def check_collectives(name: str, label: str, strategy: rnnjax.Strategy) -> None:
+    c = draw(CELLS[name], TIME, BATCH)
+    mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
+    text = training_step(c.cell, strategy, c, mesh).lower(*arrays_of(c)).compile().as_text()
+    assert COLLECTIVES.search(text), "the weights' gradients must be summed somewhere"
+    inside = collectives_inside_loops(text)
+    assert not inside, (name, label, inside)
+    print(f"collectives: {name}, {label}: none inside a loop")
+
+
+def check_the_check() -> None:
+    """A sum over the mesh inside a loop is found, or ``check_collectives`` could not fail."""
+    mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
+
+    def total(x):
+        def body(carry, _):
+            return jax.lax.psum(carry * x.sum(), "b") * 0.1, None
+
+        return jax.lax.scan(body, jnp.ones(()), None, length=5)[0]
+
+    summed = jax.jit(
+        jax.shard_map(total, mesh=mesh, in_specs=P("b"), out_specs=P(), check_vma=False)
+    )
+    text = summed.lower(jnp.ones((8,))).compile().as_text()
+    assert collectives_inside_loops(text)
+
+
+def _clean(a):
+    return jnp.nan_to_num(a) if jnp.issubdtype(a.dtype, jnp.inexact) else a
+
+
+if __name__ == "__main__":
+    check_the_check()
+    for label, strategy in RUNNERS.items():
+        for name in REPRESENTATIVES:
+            check_values(name, label, strategy)
+        for name in CELLS:
+            check_collectives(name, label, strategy)

@@ -1,0 +1,89 @@
+"""What Chunked promises about memory, read from the compiled programs."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import rnnjax
+
+D, N = 8, 128
+CELL = rnnjax.LSTM(N)
+MIB = 2**20
+
+
+def temporary_bytes(time, strategy, loss):
+    """Return the temporaries of a gradient with respect to the params, compiled and not run."""
+
+    def value(params, xs):
+        return loss(rnnjax.scan(CELL, params, xs, strategy=strategy))
+
+    params = jax.eval_shape(lambda: CELL.init(jax.random.key(0), D))
+    xs = jax.ShapeDtypeStruct((time, 1, D), jnp.float32)
+    compiled = jax.jit(jax.grad(value)).lower(params, xs).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def last_carry(result):
+    return jnp.sum(result[0].h ** 2)
+
+
+def every_step(result):
+    return jnp.sum(result[1] ** 2)
+
+
+@pytest.mark.slow
+def test_loss_on_the_last_carry():
+    sequential = temporary_bytes(100_000, rnnjax.Sequential(), last_carry)
+    chunked = temporary_bytes(100_000, rnnjax.Chunked(), last_carry)
+    assert chunked <= sequential / 20
+    assert temporary_bytes(1_000_000, rnnjax.Chunked(), last_carry) <= 100 * MIB
+
+
+@pytest.mark.slow
+def test_loss_at_every_step_adds_outputs_and_their_cotangents_alone():
+    time = 100_000
+    last = temporary_bytes(time, rnnjax.Chunked(), last_carry)
+    every = temporary_bytes(time, rnnjax.Chunked(), every_step)
+    assert every - last <= 2 * time * N * 4
+
+
+@pytest.mark.parametrize("size", [None, 7])
+def test_a_stack_is_bounded_as_a_whole(size):
+    stack = rnnjax.Stack((rnnjax.GRU(32), rnnjax.GRU(32)))
+
+    def bytes_of(strategy):
+        def loss(params, xs):
+            return jnp.sum(rnnjax.scan(stack, params, xs, strategy=strategy)[0][1])
+
+        params = jax.eval_shape(lambda: stack.init(jax.random.key(0), 4))
+        xs = jax.ShapeDtypeStruct((1000, 4, 4), jnp.float32)
+        return jax.jit(jax.grad(loss)).lower(params, xs).compile().memory_analysis()
+
+    whole = bytes_of(rnnjax.Sequential()).temp_size_in_bytes
+    assert bytes_of(rnnjax.Chunked(size)).temp_size_in_bytes < whole / 5
+
+
+def test_auto_follows_the_bound():
+    params = CELL.init(jax.random.key(0), D)
+    xs = jax.ShapeDtypeStruct((1000, 4, D), jnp.float32)
+    unbounded = rnnjax.Auto().select(CELL, params, xs)
+    roomy = rnnjax.Auto(memory_bytes=10**9).select(CELL, params, xs)
+    tight = rnnjax.Auto(memory_bytes=10**6).select(CELL, params, xs)
+    assert unbounded[0] == roomy[0] == rnnjax.Sequential()
+    assert tight[0] == rnnjax.Chunked()
+    assert "over the bound of 1,000,000" in tight[1]
+
+
+@pytest.mark.parametrize("cell", [rnnjax.Elman(N), rnnjax.LSTM(N), rnnjax.GRU(N)])
+def test_the_estimate_of_auto_is_what_is_saved(cell):
+    time, batch = 500, 4
+
+    def loss(params, xs):
+        return jnp.sum(jax.tree.leaves(rnnjax.scan(cell, params, xs)[0])[0])
+
+    params = cell.init(jax.random.key(0), D)
+    xs = jax.ShapeDtypeStruct((time, batch, D), jnp.float32)
+    memory = jax.jit(jax.grad(loss)).lower(params, xs).compile().memory_analysis()
+    reason = rnnjax.Auto(memory_bytes=10**12).select(cell, params, xs)[1]
+    estimate = int(reason.split("about ")[1].split(" bytes")[0].replace(",", ""))
+    assert estimate / 2 < memory.temp_size_in_bytes < 2 * estimate

@@ -1,0 +1,26 @@
+"""The batch over 8 virtual devices; see ``tests/sharding.py``."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.cases import CELLS, REPRESENTATIVES, RUNNERS
+
+
+@pytest.mark.slow
+def test_every_cell_and_strategy_on_eight_devices():
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.sharding"],
+        cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = result.stdout.splitlines()
+    values = [line for line in lines if line.startswith("values:")]
+    collectives = [line for line in lines if line.startswith("collectives:")]
+    assert len(values) == len(REPRESENTATIVES) * len(RUNNERS)
+    assert len(collectives) == len(CELLS) * len(RUNNERS)

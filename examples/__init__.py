@@ -1,0 +1,1 @@
+"""Worked examples, runnable from a checkout as `python -m examples.NAME`."""

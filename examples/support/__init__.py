@@ -1,0 +1,1 @@
+"""What the examples share: text as integer streams, and the baselines printed beside a result."""

@@ -1,0 +1,27 @@
+"""Measurements behind every claim of speed: ``python -m benchmarks`` lists them.
+
+To add one, write ``benchmarks/NAME.py`` that defines ``BENCHMARK`` and add its line to the table.
+"""
+
+import importlib
+
+from benchmarks.benchmark import Benchmark
+
+BENCHMARKS = {
+    "scan_vs_unrolled": "A compiled loop against a Python loop, T = 8 … 1,024; memory to 100,000.",
+}
+
+
+def find(name: str) -> Benchmark:
+    """Return the benchmark of that name.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    if name not in BENCHMARKS:
+        names = ", ".join([*BENCHMARKS, "tables"])
+        raise ValueError(
+            f"benchmarks: NAME must be one of {names}; got {name!r}. "
+            "`python -m benchmarks` lists them, a line each."
+        )
+    return importlib.import_module(f"benchmarks.{name}").BENCHMARK

@@ -1,0 +1,114 @@
+"""The command line: ``python -m benchmarks [NAME [--quick] [--out DIR] | tables]``."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import rich
+import tyro
+
+import benchmarks
+from benchmarks import document
+from benchmarks.results import device, load, record, slug
+
+RESULTS = Path("benchmarks/results")
+# Fewer sizes, so nothing to commit: git ignores this folder.
+QUICK_RESULTS = Path("runs/benchmarks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How to run a benchmark.
+
+    Args:
+        quick: few sizes, in well under a minute.
+        out: the folder for the result file and its picture; by default
+            benchmarks/results/<device>, with --quick runs/benchmarks/<device>.
+    """
+
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    out: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """Generate the page of results from the result files.
+
+    Args:
+        results: the folder with a folder of result files for each device.
+        out: the page to write.
+        redraw: sum up and draw the result files anew first.
+    """
+
+    results: Path = RESULTS
+    out: Path = Path("docs/benchmarks.md")
+    redraw: tyro.conf.FlagCreatePairsOff[bool] = False
+
+
+def main(args: Sequence[str]) -> None:
+    """List the benchmarks, run one, or generate the page of results."""
+    if not args or args[0] in ("-h", "--help"):
+        print(listing())
+    elif args[0] == "tables":
+        generate(tyro.cli(Tables, prog="python -m benchmarks tables", args=args[1:]))
+    else:
+        try:
+            benchmarks.find(args[0])
+        except ValueError as error:
+            sys.exit(str(error))
+        line, prog = benchmarks.BENCHMARKS[args[0]], f"python -m benchmarks {args[0]}"
+        run(args[0], tyro.cli(Run, prog=prog, description=line, args=args[1:]))
+
+
+def listing() -> str:
+    """Return the names, a line each."""
+    lines = {
+        **benchmarks.BENCHMARKS,
+        "tables": "Generate docs/benchmarks.md from the result files.",
+    }
+    width = max(map(len, lines))
+    names = [f"  {name:{width}}  {line}" for name, line in lines.items()]
+    return "\n".join(["python -m benchmarks NAME [--quick] [--out DIR]", "", *names])
+
+
+def run(name: str, options: Run) -> None:
+    """Run a benchmark, write its results and its picture, and print what they show."""
+    # A program out of JAX's persistent cache would seem to compile in no time.
+    jax.config.update("jax_enable_compilation_cache", False)
+    benchmark, begin = benchmarks.find(name), time.perf_counter()
+    rows = benchmark.measure(options.quick)
+    results = record(name, benchmark.packages, benchmark.summarise(rows), rows)
+    default = (QUICK_RESULTS if options.quick else RESULTS) / slug(device())
+    path = results.save(options.out or default)
+    benchmark.draw(results).savefig(path.with_suffix(".png"))
+    for table in benchmark.tabulate(rows):
+        rich.print(table.rich())
+    print(results.summary)
+    print(f"{path} and its picture, in {time.perf_counter() - begin:.0f} s")
+
+
+def generate(options: Tables) -> None:
+    """Write the page of results."""
+    if options.redraw:
+        for path in document.find_results(options.results):
+            redraw(path)
+    page = document.document(options.results, options.out)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(page, encoding="utf-8")
+    print(options.out)
+
+
+def redraw(path: Path) -> None:
+    """Sum up and draw a result file anew."""
+    results = load(path)
+    benchmark = benchmarks.find(results.benchmark)
+    results = dataclasses.replace(results, summary=benchmark.summarise(results.rows))
+    results.save(path.parent)
+    benchmark.draw(results).savefig(path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,7 +1,7 @@
 """Running a cell: check, bring into one form, hand to a strategy."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from rnnjax.array_typing import Array, Bool, Carry, Int, Key, Params, PyTree
 from rnnjax.cell import Cell, Keyed, feed, row_shapes
 from rnnjax.recurrence import Inputs, Recurrence, Strategy, execute
 from rnnjax.strategies.auto import Auto
-from rnnjax.strategies.sequential import Sequential
 
 
 def scan(
@@ -69,10 +68,9 @@ def scan(
         >>> ys.shape, bool((ys[1:, 1] == 0).all())
         ((3, 2, 8), True)
     """
-    axes = _check(
-        "scan", ("T", "B"), "xs", cell, params, xs, carry, mask, resets, context, strategy
-    )
+    axes = _check(SCAN, cell, params, xs, carry, mask, resets, context)
     checks.lengths(lengths, axes)
+    _check_strategy("scan", cell, strategy)
     if not isinstance(reverse, bool):
         raise TypeError(f"scan: reverse must be True or False; got {reverse!r}.")
     return _scan(cell, strategy, params, xs, carry, mask, lengths, resets, context, reverse=reverse)
@@ -117,7 +115,7 @@ def step(
         >>> y.shape
         (2, 8)
     """
-    _check("step", ("B",), "x", cell, params, x, carry, mask, reset, context, Sequential())
+    _check(STEP, cell, params, x, carry, mask, reset, context)
     return _step(cell, params, x, carry, mask, reset, context)
 
 
@@ -139,10 +137,21 @@ def with_keys(key: Key, xs: PyTree) -> Keyed:
     return Keyed(xs, jax.random.split(key, leaves[0].shape[:2]))
 
 
+class _Call(NamedTuple):
+    """How a message calls the function and the arguments that scan and step name differently."""
+
+    owner: str
+    axes: tuple[str, ...]
+    inputs: str
+    resets: str
+
+
+SCAN = _Call("scan", ("T", "B"), "xs", "resets")
+STEP = _Call("step", ("B",), "x", "reset")
+
+
 def _check(
-    owner: str,
-    names: tuple[str, ...],
-    root: str,
+    call: _Call,
     cell: Any,
     params: Any,
     xs: Any,
@@ -150,21 +159,20 @@ def _check(
     mask: Any,
     resets: Any,
     context: Any,
-    strategy: Any,
 ) -> checks.Axes:
     """Check everything that scan and step have in common; return the leading axes."""
-    checks.instance(owner, "cell", cell, Cell, "rnnjax.LSTM(64)")
-    checks.params(owner, cell, params)
-    _check_strategy(owner, cell, strategy)
+    checks.instance(call.owner, "cell", cell, Cell, "rnnjax.LSTM(64)")
+    checks.params(call.owner, cell, params)
     bare = xs.x if isinstance(xs, Keyed) else xs
-    axes = checks.inputs(owner, root, names, cell, params, bare)
+    axes = checks.inputs(call.owner, call.inputs, call.axes, cell, params, bare)
     if isinstance(xs, Keyed):
-        checks.keys(root, xs.key, axes)
+        checks.keys(call.inputs, xs.key, axes)
     checks.booleans("mask", mask, axes)
-    checks.booleans("resets" if "T" in names else "reset", resets, axes)
+    checks.booleans(call.resets, resets, axes)
     checks.context(cell, context, axes)
-    shapes = _row_shapes(owner, cell, params, _rows(xs, len(names)), _rows(context, 1))
-    checks.preserved(owner, cell, shapes.carry, shapes.next_carry)
+    rows = _rows(xs, len(call.axes)), _rows(context, 1)
+    shapes = _row_shapes(call.owner, cell, params, *rows)
+    checks.preserved(call.owner, cell, shapes.carry, shapes.next_carry)
     checks.carry(cell, shapes.carry, carry, axes)
     return axes
 

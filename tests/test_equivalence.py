@@ -1,5 +1,6 @@
 """Cells × strategies: one program a pair, against float64 plain loops."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -96,6 +97,15 @@ def test_a_tuple_of_strategies_gives_each_layer_its_own():
     strategies = (rnnjax.Chunked(2), rnnjax.Sequential(hoist=True), rnnjax.Unrolled())
     reference = run(c, rnnjax.Sequential())
     assert largest_difference(reference, run(c, strategies)) < TOLERANCE["float32"]
+
+
+@pytest.mark.parametrize("cell", ["stack", "stack_residual"])
+def test_layer_by_layer_equals_one_cell(cell):
+    c = case(cell)
+    # A wrapper around a stack says nothing of layers, so it runs as one cell.
+    one_cell = dataclasses.replace(c, cell=rnnjax.Wrapper(c.cell))
+    reference, got = (run(each, rnnjax.Sequential()) for each in (c, one_cell))
+    assert largest_difference(reference, got) < TOLERANCE["float32"]
 
 
 def test_no_steps_give_back_the_carry_and_empty_outputs():

@@ -131,7 +131,7 @@ def split(
 ) -> tuple[list[Document], list[Document]]:
     """Training and validation documents: by document, or by position when there is only one.
 
-    Among several, the validation_share (at least one, and not all) whose names hash lowest are
+    Among several, the validation_share (at least one, and not all) whose names hash highest are
     the validation documents, so that the choice depends on names and not on the order. A single
     document gives its last validation_share.
 
@@ -151,7 +151,7 @@ def split(
         raise ValueError("split: expected at least one document; got none.")
     count = min(max(1, round(validation_share * len(documents))), len(documents) - 1)
     by_hash = sorted(range(len(documents)), key=lambda i: _hash("split:" + documents[i].name))
-    held_out = frozenset(by_hash[:count])
+    held_out = frozenset(by_hash[-count:])
     train = [d for i, d in enumerate(documents) if i not in held_out]
     return train, [d for i, d in enumerate(documents) if i in held_out]
 

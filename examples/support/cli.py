@@ -1,0 +1,78 @@
+"""An example's command line: options as a dataclass, mistakes as one line and exit status 2."""
+
+import contextlib
+import io
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn, TypeVar
+
+import tyro
+from tyro.conf import FlagCreatePairsOff
+
+Options = TypeVar("Options")
+
+
+class OptionError(ValueError):
+    """A mistake in what was typed: the option, what was expected, what came, and the mend."""
+
+
+@contextlib.contextmanager
+def blame(option: str) -> Iterator[None]:
+    """Put an option's name before what reading or checking its value may raise.
+
+    Example:
+        >>> with blame("--size"):
+        ...     raise ValueError("expected at least 1; got 0.")
+        Traceback (most recent call last):
+        examples.support.cli.OptionError: --size: expected at least 1; got 0.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{option}: {error}") from error
+
+
+def at_least_one(name: str, value: int | None) -> None:
+    """Check a size given as the option of this name; None stands for one that is not given.
+
+    Raises:
+        OptionError: it is below 1.
+    """
+    if value is not None and value < 1:
+        raise OptionError(f"{_option(name)}: expected a whole number from 1 up; got {value}.")
+
+
+def positive(name: str, value: float | None) -> None:
+    """Check a number given as the option of this name; None stands for one that is not given.
+
+    Raises:
+        OptionError: it is not above 0, or not finite.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise OptionError(f"{_option(name)}: expected a number above 0; got {value}.")
+
+
+def run(main: Callable[[Options], None], default: Options, argv: Sequence[str] | None) -> None:
+    """Read the options, call main; an `OptionError` leaves as one line with exit status 2.
+
+    Args:
+        main: takes the options.
+        default: the options where nothing is typed; its class gives their names and types.
+        argv: the arguments; None: those of the process.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
+    try:
+        main(tyro.cli(type(default), default=default, args=argv, config=(FlagCreatePairsOff,)))
+    except OptionError as error:
+        _leave(str(error))
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _leave(message: str) -> NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(2)

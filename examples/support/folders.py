@@ -1,0 +1,43 @@
+"""A folder of results that is either the old one or the new one, never half of each."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+
+def check_replaceable(folder: Path, names: Collection[str]) -> None:
+    """Check that nothing but results called `names` would be lost by replacing a folder.
+
+    Raises:
+        NotADirectoryError: there is a file at folder.
+        FileExistsError: the folder holds something else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise NotADirectoryError(f"expected a folder; {folder} is a file. Name another.")
+    strangers = sorted(set(os.listdir(folder)) - set(names))
+    if strangers:
+        raise FileExistsError(
+            f"expected a new folder or one of an earlier run, which is replaced; {folder} also "
+            f"holds {strangers[0]!r}. Name another folder, or move that away."
+        )
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to write to; at the end it takes the place of `folder`.
+
+    Where the body raises, the old folder stays as it was and the new one is removed.
+    """
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
+        new = Path(aside, "new")
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(Path(aside, "old"))
+        new.rename(folder)

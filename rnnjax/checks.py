@@ -201,9 +201,17 @@ def _same_structure(owner: str, root: str, wanted: PyTree, got: PyTree) -> None:
         raise ValueError(f"{owner}: {root} must have the structure {want}; got {have}.")
 
 
+def _array(name: str, value: Any) -> tuple[str, Any]:
+    """Return (name, abstract value) of what must be one array and no list of numbers."""
+    leaves = _leaves(name, value)
+    if len(leaves) != 1 or leaves[0][0] != name:
+        raise TypeError(f"{name} must be one array; got {value!r}. Write jnp.array(…).")
+    return leaves[0]
+
+
 def keys(root: str, key: Any, axes: Axes) -> None:
     """Check the keys of ``Keyed`` inputs: one a step and row."""
-    ((name, leaf),) = _leaves(f"{axes.owner}: {root}.key", key)
+    name, leaf = _array(f"{axes.owner}: {root}.key", key)
     typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     shape = leaf.shape if typed else leaf.shape[:-1]
     if shape != axes.sizes:
@@ -217,7 +225,7 @@ def booleans(name: str, value: Any, axes: Axes) -> None:
     """Check that a mask or resets are boolean with exactly the leading axes."""
     if value is None:
         return
-    ((name, leaf),) = _leaves(f"{axes.owner}: {name}", value)
+    name, leaf = _array(f"{axes.owner}: {name}", value)
     if leaf.dtype != jnp.bool_:
         raise TypeError(
             f"{name} must be boolean; got {leaf.dtype}. Write {name.split(': ')[-1]} != 0."
@@ -230,7 +238,7 @@ def lengths(value: Any, axes: Axes) -> None:
     """Check lengths: integers (B,), and where their values are at hand, within 0…T."""
     if value is None:
         return
-    ((name, leaf),) = _leaves(f"{axes.owner}: lengths", value)
+    name, leaf = _array(f"{axes.owner}: lengths", value)
     if not jnp.issubdtype(leaf.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers; got {leaf.dtype}.")
     batch = axes.of("B")

@@ -100,6 +100,11 @@ CASES = {
         ValueError,
         r"lengths must be within 0…T = 7; got -1",
     ),
+    "lengths as a list": (
+        lambda: scan(lengths=[7, 1, 2, 3]),
+        TypeError,
+        r"lengths must be one array; got \[7, 1, 2, 3\]. Write jnp.array",
+    ),
     "lengths beyond T": (lambda: scan(lengths=jnp.array([8, 1, 2, 3])), ValueError, "got 8"),
     "reverse": (lambda: scan(reverse="yes"), TypeError, "reverse must be True or False"),
     "params": (lambda: scan(params=[]), TypeError, "params must be the dict that LSTM"),

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+from scipy.optimize import isotonic_regression
 
 INK, FAINT, SERIES, POINTS = "#333333", "#9a9a9a", "#2a6fbb", "#c2410c"
 
@@ -79,9 +80,7 @@ def _label_right(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
         )
 
 
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights, ascending, each moved up until it stands a gap above the one below."""
-    apart = list(heights[:1])
-    for height in heights[1:]:
-        apart.append(max(height, apart[-1] + gap))
-    return apart
+def _apart(heights: Sequence[float], gap: float) -> np.ndarray:
+    """The heights, ascending, moved apart to a gap as little (in squares) as that needs."""
+    gaps = gap * np.arange(len(heights))
+    return isotonic_regression(heights - gaps).x + gaps

@@ -199,6 +199,18 @@ def hand_down(params: Params, inner: Params) -> Params:
     return {**inner, "context": params["context"]} if "context" in params else inner
 
 
+def with_context(params: Params, context: dict[str, PyTree] | None) -> Params:
+    """Return the params as a cell's methods read them: the context, if any, beside the leaves."""
+    return {**params, "context": context} if context else params
+
+
+def one_step(cell: Cell, params: Params, carry: Carry, x: PyTree) -> tuple[Carry, PyTree]:
+    """Take one step of one row, without mask or reset: (h, x) → (h', y)."""
+    u = cell.encode(params, feed(cell, x))
+    carry = cell.step(params, carry, u)
+    return carry, cell.readout(params, carry, u)
+
+
 class RowShapes(NamedTuple):
     """What one step of one row takes and gives, as ``jax.ShapeDtypeStruct``."""
 
@@ -228,6 +240,4 @@ def _row_shapes(cell: Cell, structure: Any, leaves: tuple, default_dtype: Any) -
 
 def _first_step(cell: Cell, params: Params, x: PyTree) -> RowShapes:
     carry = cell.initial_carry(params)
-    u = cell.encode(params, feed(cell, x))
-    after = cell.step(params, carry, u)
-    return RowShapes(carry, after, cell.readout(params, after, u))
+    return RowShapes(carry, *one_step(cell, params, carry, x))

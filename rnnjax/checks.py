@@ -58,6 +58,24 @@ def positive_int(owner: str, name: str, value: Any) -> None:
         raise ValueError(f"{owner}: {name} must be at least 1; got {value}.")
 
 
+def boolean(owner: str, name: str, value: Any) -> None:
+    """Refuse anything but True and False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{owner}: {name} must be True or False; got {value!r}.")
+
+
+def number_or(owner: str, name: str, value: Any, kind: type) -> None:
+    """Refuse anything but a number or an instance of ``kind``."""
+    if not isinstance(value, int | float | kind):
+        raise TypeError(f"{owner}: {name} must be a number or a {kind.__name__}; got {value!r}.")
+
+
+def function(owner: str, name: str, value: Any) -> None:
+    """Refuse anything that cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{owner}: {name} must be a function; got {value!r}.")
+
+
 def probability(owner: str, name: str, value: Any) -> None:
     """Refuse anything but a number in [0, 1)."""
     if not isinstance(value, int | float) or not 0 <= value < 1:
@@ -145,7 +163,7 @@ def inputs(owner: str, root: str, names: tuple[str, ...], cell: Any, params: Any
     leaves = _leaves(f"{owner}: {root}", xs)
     if not leaves:
         raise ValueError(f"{owner}: {root} must hold at least one array; got {xs!r}.")
-    wanted = cell.input_shapes(params)
+    wanted = _input_shapes(owner, cell, params)
     if wanted is None:
         rows = [() for _ in leaves]
         ranked = all(leaf.ndim >= len(names) for _, leaf in leaves)
@@ -172,6 +190,17 @@ def inputs(owner: str, root: str, names: tuple[str, ...], cell: Any, params: Any
     return axes
 
 
+def _input_shapes(owner: str, cell: Any, params: Any) -> PyTree | None:
+    """Ask the cell what it reads; params of another cell show here first."""
+    try:
+        return cell.input_shapes(params)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{owner}: params must be what {describe(cell)}.init(key, in_dim) returns; these hold "
+            f"{sorted(map(str, params))}: {type(error).__name__}: {error}."
+        ) from error
+
+
 def _wrong_rank(names: tuple[str, ...], leaves: list, rows: list, cell: Any) -> None:
     for (name, leaf), row in zip(leaves, rows, strict=True):
         rank = len(names) + len(row)
@@ -193,6 +222,11 @@ def _kinds(leaves: list, wanted: list, cell: Any) -> None:
                 f"one-hot encode symbols (flax.linen.Embed, jax.nn.one_hot); cast numbers with "
                 f".astype(jnp.float32)."
             )
+        if _kind_of(leaf) == "complex" != _kind_of(row):
+            raise TypeError(
+                f"{name} must be real for {describe(cell)}; got {leaf.dtype}. Pass real and "
+                f"imaginary parts as features of their own."
+            )
 
 
 def _same_structure(owner: str, root: str, wanted: PyTree, got: PyTree) -> None:
@@ -213,11 +247,13 @@ def keys(root: str, key: Any, axes: Axes) -> None:
     """Check the keys of ``Keyed`` inputs: one a step and row."""
     name, leaf = _array(f"{axes.owner}: {root}.key", key)
     typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    if not typed and leaf.dtype != jnp.uint32:
+        raise TypeError(f"{name} must hold keys of jax.random; got {leaf.dtype}.")
     shape = leaf.shape if typed else leaf.shape[:-1]
     if shape != axes.sizes:
         raise ValueError(
-            f"{name} must hold one key each for {axes.expected()}; got {shape}. "
-            f"Make the inputs with rnnjax.with_keys(key, xs)."
+            f"{name} must hold one key each for {axes.expected()}; got {shape}. Write "
+            f"rnnjax.Keyed({root}, jax.random.split(key, {axes.sizes}))."
         )
 
 
@@ -256,7 +292,7 @@ def params(owner: str, cell: Any, value: Any) -> None:
     if not isinstance(value, dict):
         raise TypeError(
             f"{owner}: params must be the dict that {describe(cell)}.init(key, in_dim) returns; "
-            f"got {type(value).__name__}."
+            f"got {type(value).__name__}. A FrozenDict of Flax has .unfreeze()."
         )
     if "context" in value:
         raise ValueError(
@@ -295,6 +331,16 @@ def context(cell: Any, value: Any, axes: Axes) -> None:
                     f"{leaf_name} must have the batch axis and {len(row.shape)} more for "
                     f"{describe(cell)}; got {leaf.shape}."
                 )
+            if _kind_of(leaf) != _kind_of(row):
+                raise TypeError(
+                    f"{leaf_name} must be {_kind_of(row)} for {describe(cell)}; got {leaf.dtype}."
+                )
+
+
+def _kind_of(leaf: Any) -> str:
+    """Name what may not stand in for another: boolean, integer, floating point or complex."""
+    kinds = {"boolean": jnp.bool_, "integer": jnp.integer, "floating point": jnp.floating}
+    return next((k for k, dtype in kinds.items() if jnp.issubdtype(leaf.dtype, dtype)), "complex")
 
 
 def carry(cell: Any, wanted: PyTree, value: Any, axes: Axes) -> None:
@@ -335,12 +381,32 @@ def preserved(owner: str, cell: Any, before: PyTree, after: PyTree) -> None:
             )
 
 
-def untraceable(owner: str, cell: Any, error: Exception) -> Exception:
-    """Wrap the TypeError or ValueError that a cell raised while one step was traced."""
-    return type(error)(
-        f"{owner}: {describe(cell)} cannot take one step with these params, inputs and context: "
-        f"{error}"
+def untraceable(
+    owner: str, axes: tuple[str, ...], cell: Any, row: PyTree, error: Exception
+) -> Exception:
+    """Wrap what a cell raised while one step of one row was traced."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    shapes = jax.tree.map(lambda a: (*a.shape, a.dtype.name), row, is_leaf=_has_shape)
+    return kind(
+        f"{owner}: {describe(cell)} cannot take one step with these params on one row of the "
+        f"inputs, {shapes}: {type(error).__name__}: {error}. The axes {', '.join(axes)} come "
+        f"first in the inputs; params are what {describe(cell)}.init(key, in_dim) returned."
     )
+
+
+def _has_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def hashable(owner: str, cell: Any) -> None:
+    """Refuse a cell that cannot be the key of a compiled program."""
+    try:
+        hash(cell)
+    except TypeError as error:
+        raise TypeError(
+            f"{owner}: cell must hash by value; {type(cell).__name__} does not: {error}. Its "
+            f"fields must be hashable: tuples for lists; arrays belong in params."
+        ) from error
 
 
 def strategy_per_layer(owner: str, cell: Any, cells: Any, strategies: tuple) -> None:

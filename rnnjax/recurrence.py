@@ -141,14 +141,12 @@ def _run_layers(strategies: tuple, cells: Any, recurrence: Recurrence) -> tuple:
     y = inputs.x if key is None else inputs.x.x
     for k, (strategy, cell) in enumerate(zip(strategies, cells, strict=True)):
         x = y if key is None else Keyed(y, _fold_in(key, k))
-        layer = Recurrence(
-            cell,
-            hand_down(recurrence.params, recurrence.params["layers"][k]),
-            recurrence.initial[k],
-            recurrence.carry[k],
-            dataclasses.replace(inputs, x=feed(cell, x)),
-            recurrence.batch,
-            recurrence.reverse,
+        layer = recurrence.replace(
+            cell=cell,
+            params=hand_down(recurrence.params, recurrence.params["layers"][k]),
+            initial=recurrence.initial[k],
+            carry=recurrence.carry[k],
+            inputs=dataclasses.replace(inputs, x=feed(cell, x)),
         )
         carry, y = execute(strategy, layer)
         carries.append(carry)

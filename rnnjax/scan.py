@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rnnjax import checks
 from rnnjax.array_typing import Array, Bool, Carry, Int, Key, Params, PyTree
-from rnnjax.cell import Cell, Keyed, feed, row_shapes
+from rnnjax.cell import Cell, Keyed, RowShapes, feed, row_shapes, with_context
 from rnnjax.recurrence import Inputs, Recurrence, Strategy, execute
 from rnnjax.strategies.auto import Auto
 
@@ -71,8 +71,7 @@ def scan(
     axes = _check(SCAN, cell, params, xs, carry, mask, resets, context)
     checks.lengths(lengths, axes)
     _check_strategy("scan", cell, strategy)
-    if not isinstance(reverse, bool):
-        raise TypeError(f"scan: reverse must be True or False; got {reverse!r}.")
+    checks.boolean("scan", "reverse", reverse)
     return _scan(cell, strategy, params, xs, carry, mask, lengths, resets, context, reverse=reverse)
 
 
@@ -162,6 +161,7 @@ def _check(
 ) -> checks.Axes:
     """Check everything that scan and step have in common; return the leading axes."""
     checks.instance(call.owner, "cell", cell, Cell, "rnnjax.LSTM(64)")
+    checks.hashable(call.owner, cell)
     checks.params(call.owner, cell, params)
     bare = xs.x if isinstance(xs, Keyed) else xs
     axes = checks.inputs(call.owner, call.inputs, call.axes, cell, params, bare)
@@ -170,8 +170,7 @@ def _check(
     checks.booleans("mask", mask, axes)
     checks.booleans(call.resets, resets, axes)
     checks.context(cell, context, axes)
-    rows = _rows(xs, len(call.axes)), _rows(context, 1)
-    shapes = _row_shapes(call.owner, cell, params, *rows)
+    shapes = _one_row(call, cell, params, _row_of(xs, len(call.axes)), context)
     checks.preserved(call.owner, cell, shapes.carry, shapes.next_carry)
     checks.carry(cell, shapes.carry, carry, axes)
     return axes
@@ -182,15 +181,17 @@ def _check_strategy(owner: str, cell: Cell, strategy: Any) -> None:
     cells = cell.layers()
     if not isinstance(strategy, tuple):
         checks.instance(owner, "strategy", strategy, Strategy, "rnnjax.Sequential()")
-        for inner in cells if cells and strategy.layerwise else (cell,):
-            checks.refused(owner, inner, strategy, strategy.refusal(inner))
+        if cells and strategy.layerwise:
+            _check_strategy(owner, cell, (strategy,) * len(cells))
+        else:
+            checks.refused(owner, cell, strategy, strategy.refusal(cell))
         return
     checks.strategy_per_layer(owner, cell, cells, strategy)
     for inner, one in zip(cells or (), strategy, strict=True):
         _check_strategy(owner, inner, one)
 
 
-def _rows(tree: PyTree, leading: int) -> PyTree:
+def _row_of(tree: PyTree, leading: int) -> PyTree:
     """Return the ``jax.ShapeDtypeStruct`` of one row of checked arrays."""
 
     def row(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -200,12 +201,13 @@ def _rows(tree: PyTree, leading: int) -> PyTree:
     return jax.tree.map(row, tree)
 
 
-def _row_shapes(owner: str, cell: Cell, params: Params, x: PyTree, context: Any) -> Any:
-    whole = params if context is None else {**params, "context": context}
+def _one_row(call: _Call, cell: Cell, params: Params, x: PyTree, context: Any) -> RowShapes:
+    """Trace one step of one row, in ``jax.ShapeDtypeStruct``s."""
+    row_params = with_context(jax.tree.map(jax.typeof, params), _row_of(context, 1))
     try:
-        return row_shapes(cell, jax.tree.map(jax.typeof, whole), feed(cell, x))
-    except (TypeError, ValueError) as error:
-        raise checks.untraceable(owner, cell, error) from error
+        return row_shapes(cell, row_params, feed(cell, x))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise checks.untraceable(call.owner, call.axes, cell, x, error) from error
 
 
 @functools.partial(jax.jit, static_argnames="reverse")
@@ -254,15 +256,15 @@ def _recurrence(
     cell: Cell, params: Params, carry: Any, inputs: Inputs, context: Any, *, leading: int
 ) -> Recurrence:
     """Bring all arguments into one form; the batch is the last of the inputs' leading axes."""
-    if context is not None:
-        params = {**params, "context": context}
-    arguments = (params, carry, inputs)
+    first = jax.typeof(jax.tree.leaves(inputs.x)[0])
+    batch_axis, mesh_axis = leading - 1, first.sharding.spec[leading - 1]
+    inputs = _shard_batch(inputs, batch_axis, mesh_axis)
+    carry, context = _shard_batch((carry, context), 0, mesh_axis)
+    arguments = (with_context(params, context), carry, inputs)
     axes = _varying_axes(arguments)
     params, carry, inputs = _vary(arguments, axes)
-    first = jax.typeof(jax.tree.leaves(inputs.x)[0])
-    recurrence = Recurrence(cell, params, None, carry, inputs, batch=first.shape[leading - 1])
-    initial = _shard_rows(recurrence.initial_rows(), first.sharding.spec[leading - 1])
-    initial = _vary(initial, axes)
+    recurrence = Recurrence(cell, params, None, carry, inputs, batch=first.shape[batch_axis])
+    initial = _vary(_shard_batch(recurrence.initial_rows(), 0, mesh_axis), axes)
     return recurrence.replace(initial=initial, carry=initial if carry is None else carry)
 
 
@@ -285,18 +287,26 @@ def _vary(tree: PyTree, axes: frozenset) -> PyTree:
     return jax.tree.map(vary, tree)
 
 
-def _shard_rows(tree: PyTree, mesh_axis: Any) -> PyTree:
-    """Shard the rows as those of the inputs are, over a mesh axis of explicit sharding, if any."""
-    if mesh_axis is None:
-        return tree
-    return jax.sharding.reshard(tree, jax.sharding.PartitionSpec(mesh_axis))
+def _shard_batch(tree: PyTree, axis: int, mesh_axis: Any) -> PyTree:
+    """Shard the batch axis as that of the inputs is, over a mesh axis of explicit sharding, if any.
+
+    What is made inside, or by ``with_keys``, is replicated, and the rows of one step must agree.
+    """
+
+    def shard(leaf: Array) -> Array:
+        spec = list(jax.typeof(leaf).sharding.spec)
+        if spec[axis] == mesh_axis:
+            return leaf
+        spec[axis] = mesh_axis
+        return jax.sharding.reshard(leaf, jax.sharding.PartitionSpec(*spec))
+
+    return tree if mesh_axis is None else jax.tree.map(shard, tree)
 
 
 def _no_steps(recurrence: Recurrence) -> PyTree:
     """Return outputs (0, B, …)."""
-    params, context = dict(recurrence.params), None
-    if "context" in params:
-        context = _rows(params.pop("context"), 1)
-    x = _rows(recurrence.inputs.x, 2)
-    shapes = _row_shapes("scan", recurrence.cell, params, x, context)
-    return jax.tree.map(lambda y: jnp.zeros((0, recurrence.batch, *y.shape), y.dtype), shapes.y)
+    params, context = dict(recurrence.params), recurrence.params.get("context")
+    params.pop("context", None)
+    x = _row_of(recurrence.inputs.x, 2)
+    y = _one_row(SCAN, recurrence.cell, params, x, context).y
+    return jax.tree.map(lambda leaf: jnp.zeros((0, recurrence.batch, *leaf.shape), leaf.dtype), y)

@@ -1,7 +1,9 @@
 """Test a cell against the contract, and the one table of tolerances."""
 
 import dataclasses
+import functools
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from rnnjax import checks
 from rnnjax.array_typing import Array, Carry, DTypeLike, InDim, Key, Params, PyTree
-from rnnjax.cell import Cell, feed, row_shapes
+from rnnjax.cell import Cell, Keyed, feed, one_step, row_shapes, with_context
 from rnnjax.recurrence import Strategy
 from rnnjax.scan import scan, step, with_keys
 from rnnjax.strategies.chunked import Chunked
@@ -19,8 +21,15 @@ from rnnjax.strategies.sequential import Sequential
 from rnnjax.strategies.unrolled import Unrolled
 from rnnjax.wrappers import Wrapper
 
-TOLERANCE = {"float64": 1e-12, "float32": 5e-6, "bfloat16": 4e-2}
-"""By dtype: the largest difference allowed, relative to the largest entry of a leaf."""
+TOLERANCE = {
+    "float64": 1e-12,
+    "complex128": 1e-12,
+    "float32": 5e-6,
+    "complex64": 5e-6,
+    "float16": 5e-3,
+    "bfloat16": 4e-2,
+}
+"""By the dtype that computes: the largest difference allowed, as ``largest_difference`` has it."""
 
 STRATEGIES: tuple[Strategy, ...] = (
     Sequential(),
@@ -73,15 +82,20 @@ def check_cell(cell: Cell, key: Key, in_dim: InDim) -> None:
 
 
 def largest_difference(a: PyTree, b: PyTree) -> float:
-    """Return the largest |a − b| over all leaves, each relative to the leaf's largest entry.
+    """Return the largest |a − b| over all leaves, relative to the largest entry of the leaf.
 
-    Leaves below 1 are compared as they are, and keys are left out.
+    Of a leaf without an entry above 0.1 the difference is taken relative to 0.1: its own rounding
+    errors are those of larger numbers that it was summed from. Keys are left out.
+
+    Raises:
+        ValueError: when the structures or the shapes differ.
 
     Example:
         >>> import numpy as np
         >>> largest_difference({"x": np.array([100.0, 1.0])}, {"x": np.array([101.0, 1.0])})
         0.01
     """
+    checks.same_shapes("largest_difference", "a", a, "b", b)
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return max((_difference(x, y) for x, y in pairs), default=0.0)
 
@@ -91,7 +105,7 @@ def _difference(x: Any, y: Any) -> float:
         return 0.0
     kind = complex if jnp.iscomplexobj(x) else float
     x, y = np.asarray(x).astype(kind), np.asarray(y).astype(kind)
-    scale = max(1.0, float(np.abs(x).max()))
+    scale = max(0.1, float(np.abs(x).max()))
     difference = float(np.abs(x - y).max())
     return difference / scale if np.isfinite(difference) else float("inf")
 
@@ -115,6 +129,13 @@ def _check_value(cell: Cell) -> None:
     _require(
         frozen, f"{name} must be a frozen dataclass: write @dataclasses.dataclass(frozen=True)."
     )
+    fields = {field.name for field in dataclasses.fields(cell)}  # pyright: ignore[reportArgumentType]
+    claims = fields & {"affine", "elementwise", "noisy"}
+    _require(
+        not claims,
+        f"{name}: {sorted(claims)} must be class attributes: a claim is no hyperparameter. Write "
+        f"them without annotation, or as ClassVar[bool].",
+    )
     twin = dataclasses.replace(cell)  # pyright: ignore[reportArgumentType]
     try:
         equal = twin == cell and hash(twin) == hash(cell)
@@ -123,8 +144,11 @@ def _check_value(cell: Cell) -> None:
             f"{name} must hash and compare by value: {error}. Its fields must be hashable values; "
             f"arrays belong in params."
         ) from error
-    _require(equal, f"{name} built anew from its own fields must equal itself: __post_init__ or a "
-                    f"field changes the value, so every new cell would compile again.")  # fmt: skip
+    _require(
+        equal,
+        f"{name} built anew from its own fields must equal itself: __post_init__ or a field "
+        f"changes the value, so every new cell would compile again.",
+    )
 
 
 def _check_init(cell: Cell, key: Key, in_dim: InDim) -> Params:
@@ -132,14 +156,17 @@ def _check_init(cell: Cell, key: Key, in_dim: InDim) -> Params:
     params = cell.init(key, in_dim)
     _require(isinstance(params, dict), f"{name}.init must return a dict; got {type(params)}.")
     _require("context" not in params, f'{name}.init must leave the name "context" free.')
+    _require(
+        all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(params)),
+        f"{name}.init must return arrays alone: jnp.asarray for numbers.",
+    )
     again = cell.init(key, in_dim)
     _require(largest_difference(params, again) == 0.0, f"{name}.init must depend on its key alone.")
     return params
 
 
 def _check_carry(cell: Cell, params: Params, in_dim: InDim) -> None:
-    context = cell.context_shapes()
-    whole = {**params, "context": context} if context else params
+    whole = with_context(params, cell.context_shapes())
     shapes = row_shapes(cell, whole, checks.as_shapes(in_dim))
     try:
         checks.preserved("check_cell", cell, shapes.carry, shapes.next_carry)
@@ -175,9 +202,8 @@ class _Case:
         shapes = cell.context_shapes()
         context = random_like(k_context, shapes, (batch,)) if shapes else None
         xs = with_keys(k_noise, random_like(k_x, x, (time, batch)))
-        whole = params | ({"context": shapes} if shapes else {})
-        carry = row_shapes(cell, whole, x).carry
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves((params, carry))]
+        row_params = with_context(params, shapes)
+        carry = row_shapes(cell, row_params, x).carry
         return cls(
             cell,
             params,
@@ -186,7 +212,7 @@ class _Case:
             jax.random.bernoulli(k_mask, 0.7, (time, batch)),
             jax.random.bernoulli(k_resets, 0.2, (time, batch)),
             context,
-            tolerance(*dtypes, getattr(cell, "dtype", None)),
+            tolerance(*_computing_dtypes(cell, row_params, carry, x)),
         )
 
     @property
@@ -195,11 +221,9 @@ class _Case:
 
     def row(self, t: int = 0, b: int = 0) -> tuple[Params, Carry, PyTree]:
         """Return (params, carry, x) of one row and step, as the cell's methods take them."""
-        params = self.params
-        if self.context is not None:
-            params = {**params, "context": jax.tree.map(lambda a: a[b], self.context)}
-        carry = jax.tree.map(lambda a: a[b], self.carry)
-        return params, carry, jax.tree.map(lambda a: a[t, b], self.xs)
+        context, carry = jax.tree.map(lambda a: a[b], (self.context, self.carry))
+        x = jax.tree.map(lambda a: a[t, b], self.xs)
+        return with_context(self.params, context), carry, x
 
     def encoded(self, t: int = 0, b: int = 0) -> tuple[Params, Carry, PyTree]:
         """Return (params, carry, u) of one row and step."""
@@ -207,15 +231,21 @@ class _Case:
         return params, carry, self.cell.encode(params, feed(self.cell, x))
 
 
-def tolerance(*dtypes: DTypeLike | None) -> float:
-    """Return the tolerance of the narrowest floating-point dtype among these.
+def _computing_dtypes(cell: Cell, row_params: Params, carry: Carry, x: PyTree) -> set[str]:
+    """Return the floating-point dtypes that appear in a traced step, layers inside included."""
+    traced = jax.make_jaxpr(functools.partial(one_step, cell))(row_params, carry, x)
+    short = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
+    return {short[name] for name in re.findall(r"\b(bf16|f16|f32|f64)\[", str(traced))}
+
+
+def tolerance(*dtypes: DTypeLike) -> float:
+    """Return the tolerance of the coarsest floating-point dtype among these.
 
     Example:
         >>> tolerance("float32", "bfloat16") == TOLERANCE["bfloat16"]
         True
     """
-    known = [TOLERANCE.get(np.dtype(d).name, 0.0) for d in dtypes if d is not None]
-    return max([*known, TOLERANCE["float64"]])
+    return max((TOLERANCE[np.dtype(d).name] for d in dtypes), default=TOLERANCE["float64"])
 
 
 def random_like(key: Key, shapes: PyTree, leading: tuple[int, ...]) -> PyTree:
@@ -242,11 +272,7 @@ def _check_pure(case: _Case) -> None:
     """Twice the same, compiled the same, finite also at x = 0 and in gradients."""
     params, carry, x = case.row()
 
-    def one(params: Params, carry: Carry, x: PyTree) -> tuple[Carry, PyTree]:
-        u = case.cell.encode(params, feed(case.cell, x))
-        carry = case.cell.step(params, carry, u)
-        return carry, case.cell.readout(params, carry, u)
-
+    one = functools.partial(one_step, case.cell)
     plain, compiled = one(params, carry, x), jax.jit(one)(params, carry, x)
     _require(
         largest_difference(plain, one(params, carry, x)) == 0.0,
@@ -367,7 +393,14 @@ def _check_gates(case: _Case) -> None:
 
 
 def _check_running(case: _Case) -> None:
-    """Every strategy against the reference; parts, steps and layers against the whole."""
+    """Every strategy against the reference; parts, steps and layers against the whole.
+
+    A noisy cell runs with keys; without them, for evaluation, it has to run too.
+    """
+    if isinstance(case.xs, Keyed):
+        evaluation = dataclasses.replace(case, xs=case.xs.x)
+        _check_pure(evaluation)
+        _check_parts(evaluation)
     reference = _run(case, case.xs, STRATEGIES[0])
     _require(
         _identical(reference, _run(case, _dirty(case), STRATEGIES[0])),
@@ -375,7 +408,7 @@ def _check_running(case: _Case) -> None:
         f"input must be finite, with finite gradients.",
     )
     for strategy in STRATEGIES[1:]:
-        if strategy.refusal(case.cell) is None:
+        if accepts(strategy, case.cell):
             _require_close(
                 reference,
                 _run(case, case.xs, strategy),
@@ -391,6 +424,20 @@ def _check_running(case: _Case) -> None:
             f"{case.name} must give the same layer by layer as in one cell.",
         )
     _check_parts(case)
+
+
+def accepts(strategy: Strategy, cell: Cell) -> bool:
+    """Return whether a strategy can run a cell, or every layer of one that it runs layer by layer.
+
+    Example:
+        >>> import rnnjax
+        >>> accepts(rnnjax.Sequential(), rnnjax.LSTM(4))
+        True
+    """
+    layers = cell.layers() if strategy.layerwise else None
+    if layers is None:
+        return strategy.refusal(cell) is None
+    return all(accepts(strategy, layer) for layer in layers)
 
 
 def _run(case: _Case, xs: PyTree, strategy: Strategy) -> tuple:

@@ -9,16 +9,18 @@ import numpy as np
 
 from rnnjax import checks
 from rnnjax.array_typing import Array, Carry, InDim, Key, Params, PyTree
-from rnnjax.cell import Cell, Gated, Keyed, feed, hand_down, row_shapes
+from rnnjax.cell import Cell, Gated, Keyed, feed, hand_down, row_shapes, with_context
 
 
 @dataclasses.dataclass(frozen=True)
 class Wrapper(Cell):
     """A cell around a cell: everything is the inner one's but what a subclass says otherwise.
 
-    A wrapper uses the params of the cell inside as they are, with leaves of its own beside them. A
-    subclass that adds to u overrides ``encode`` and ``inner``, and one that changes what a step
-    leaves behind overrides ``settle``; step and ``gated()`` follow.
+    Except ``layers()`` and ``operator()``: a wrapper runs as one cell, whose step is its own. It
+    uses the params of the cell inside as they are, with leaves of its own beside them. A subclass
+    that adds to u overrides ``encode`` and ``inner``, and one that changes what a step leaves
+    behind overrides ``settle``; step and ``gated()`` follow. Where that breaks a claim of the cell
+    inside, it says so: ``affine = False``.
     """
 
     cell: Cell
@@ -291,8 +293,7 @@ class Stack(Cell):
         for k, cell in zip(jax.random.split(key, len(self.cells)), self.layers(), strict=True):
             params = cell.init(k, in_dim)
             layers.append(params)
-            whole = {**params, "context": context} if context else params
-            in_dim = row_shapes(cell, whole, checks.as_shapes(in_dim)).y
+            in_dim = row_shapes(cell, with_context(params, context), checks.as_shapes(in_dim)).y
         return {"layers": tuple(layers)}
 
     def initial_carry(self, params: Params) -> tuple[Carry, ...]:

@@ -11,11 +11,11 @@ import numpy as np
 
 import rnnjax
 from rnnjax.array_typing import Array, Carry, InDim, Key, Params, PyTree
-from rnnjax.cell import feed, hand_down
+from rnnjax.cell import feed, hand_down, one_step, with_context
 from rnnjax.checks import features
 from rnnjax.testing import random_like
 
-T, B, D, N, S = 7, 4, 3, 5, 6
+T, B, D, N, S = 5, 4, 3, 5, 6
 """A prime number of steps; S is the length of the memory that attention reads."""
 
 
@@ -223,7 +223,7 @@ def oracle_scan(
     rows = [_at(carry, b) for b in range(batch)]
     table: list[list[Any]] = [[None] * batch for _ in range(time)]
     for b in range(batch):
-        p = params if context is None else {**params, "context": _at(context, b)}
+        p = with_context(params, None if context is None else _at(context, b))
         initial = cell.initial_carry(p)
         h = initial if carry is None else rows[b]
         for t in reversed(range(time)) if reverse else range(time):
@@ -242,13 +242,9 @@ def oracle_scan(
 
 
 def oracle_step(cell: rnnjax.Cell, p: Params, h: Carry, x: PyTree) -> tuple[Carry, PyTree]:
-    """One step of one row: the equations of the classic cells, else the cell's own methods."""
+    """One step of one row: the equations of the cell; a test's own cell has only its methods."""
     equations = EQUATIONS.get(type(cell))
-    if equations is not None:
-        return equations(cell, p, h, x)
-    u = cell.encode(p, x)
-    h = cell.step(p, h, u)
-    return h, cell.readout(p, h, u)
+    return equations(cell, p, h, x) if equations else one_step(cell, p, h, x)
 
 
 def _elman(cell: rnnjax.Elman, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
@@ -284,11 +280,43 @@ def _gru_reset_before(
     return h, h
 
 
+def _residual(cell: rnnjax.Residual, p: Params, h: Carry, x: PyTree) -> tuple[Carry, Array]:
+    h, y = oracle_step(cell.cell, p, h, x)
+    return h, y + (x.x if isinstance(x, rnnjax.Keyed) else x)
+
+
+def _zoneout(cell: rnnjax.Zoneout, p: Params, h: Carry, x: PyTree) -> tuple[Carry, Array]:
+    inner = rnnjax.Keyed(x.x, jax.random.fold_in(x.key, 1))
+    new, _ = oracle_step(cell.cell, p, h, feed(cell.cell, inner))
+    # The draw is the library's own; what is done with it is not.
+    keep = cell.encode(p, x).own
+    h = jax.tree.map(lambda m, old, after: m * old + (1 - m) * after, _numbers(keep), h, new)
+    return h, h.h if isinstance(h, rnnjax.LSTMCarry) else h
+
+
+def _stack_of_cells(cell: rnnjax.Stack, p: Params, h: Carry, x: PyTree) -> tuple[Carry, Array]:
+    carries, key = [], x.key if isinstance(x, rnnjax.Keyed) else None
+    y = x.x if isinstance(x, rnnjax.Keyed) else x
+    for k, layer in enumerate(cell.cells):
+        read = y if key is None else feed(layer, rnnjax.Keyed(y, jax.random.fold_in(key, k)))
+        carry, out = oracle_step(layer, hand_down(p, p["layers"][k]), h[k], read)
+        carries.append(carry)
+        y = out + y if cell.residual and k > 0 else out
+    return tuple(carries), y
+
+
+def _numbers(mask: PyTree) -> PyTree:
+    return jax.tree.map(lambda m: m.astype(float), mask)
+
+
 EQUATIONS: dict[type, Callable] = {
     rnnjax.Elman: _elman,
     rnnjax.LSTM: _lstm,
     rnnjax.GRU: _gru,
     rnnjax.GRUResetBefore: _gru_reset_before,
+    rnnjax.Residual: _residual,
+    rnnjax.Zoneout: _zoneout,
+    rnnjax.Stack: _stack_of_cells,
 }
 
 

@@ -1,5 +1,7 @@
 """Bad input: refused before tracing, by name, with what was expected, what came and the mend."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import rnnjax
 from rnnjax import initializers
+from rnnjax.testing import accepts
 from tests.cases import Attend
 
 LSTM = rnnjax.LSTM(5)
@@ -16,6 +19,29 @@ CARRY = rnnjax.LSTMCarry(jnp.zeros((4, 5)), jnp.zeros((4, 5)))
 STACK = rnnjax.Stack((LSTM, rnnjax.GRU(5)))
 ATTEND = Attend(rnnjax.GRU(5), 4)
 CONTEXT = {"memory": jnp.ones((4, 6, 4)), "memory_mask": jnp.ones((4, 6), bool)}
+
+
+class Unhashable:
+    """An initialiser that is no value."""
+
+    __hash__ = None
+
+    def __call__(self, key, shape, dtype):
+        return jnp.zeros(shape, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Branches(rnnjax.Cell):
+    """A step that asks a traced value for its truth."""
+
+    def init(self, key, in_dim):
+        return {}
+
+    def initial_carry(self, params):
+        return jnp.zeros((3,))
+
+    def step(self, params, carry, u):
+        return u if u[0] > 0 else carry
 
 
 class OnlyGated(rnnjax.Sequential):
@@ -116,7 +142,47 @@ CASES = {
     "params of another cell": (
         lambda: scan(params=rnnjax.GRU(5).init(jax.random.key(0), 3)),
         ValueError,
-        r"LSTM\(5\) cannot take one step with these params",
+        r"LSTM\(5\) cannot take one step with these params on one row .* \(3, 'float32'\)",
+    ),
+    "params nested": (
+        lambda: scan(params={"cell": PARAMS}),
+        ValueError,
+        r"params must be what LSTM\(5\).init\(key, in_dim\) returns; these hold \['cell'\]",
+    ),
+    "params of one layer": (
+        lambda: scan(cell=STACK, params=PARAMS),
+        ValueError,
+        r"params must be what Stack\(\(LSTM\(5\), GRU\(5\)\)\).init",
+    ),
+    "an own cell without batch axis": (
+        lambda: scan(XS[:, 0], cell=Branches(), params={}),
+        ValueError,
+        r"Branches\(\) cannot take one step .*one row of the inputs, \('float32',\).*T, B come",
+    ),
+    "a branch on a traced value": (
+        lambda: scan(cell=Branches(), params={}),
+        TypeError,
+        "TracerBoolConversionError",
+    ),
+    "unhashable field": (
+        lambda: scan(cell=rnnjax.LSTM(5, bias_init=Unhashable())),
+        TypeError,
+        "cell must hash by value; LSTM does not",
+    ),
+    "complex": (
+        lambda: scan(XS.astype(complex)),
+        TypeError,
+        r"xs must be real for LSTM\(5\); got complex64",
+    ),
+    "keys of a float": (
+        lambda: scan(cell=rnnjax.Zoneout(LSTM), xs=rnnjax.Keyed(XS, XS)),
+        TypeError,
+        "xs.key must hold keys of jax.random; got float32",
+    ),
+    "context dtype": (
+        lambda: attend({**CONTEXT, "memory_mask": jnp.ones((4, 6), int)}),
+        TypeError,
+        r"context\['memory_mask'\] must be boolean",
     ),
     "context missing": (lambda: attend(None), ValueError, "context must hold 'memory'.*Attend"),
     "context not a dict": (lambda: attend(XS), TypeError, "context must be a dict"),
@@ -188,6 +254,22 @@ CASES = {
     "chrono": (lambda: initializers.Chrono(2), ValueError, "t_max must be greater than 2"),
     "unroll": (lambda: rnnjax.Sequential(unroll=0), ValueError, "unroll must be at least 1"),
     "chunk": (lambda: rnnjax.Chunked(0), ValueError, "size must be at least 1"),
+    "hoist": (lambda: rnnjax.Sequential(hoist="no"), TypeError, "hoist must be True or False"),
+    "activation": (
+        lambda: rnnjax.Elman(5, activation="tanh"),
+        TypeError,
+        "activation must be a function; got 'tanh'",
+    ),
+    "forget_bias": (
+        lambda: rnnjax.LSTM(5, forget_bias=initializers.Constant(1.0)),
+        TypeError,
+        "forget_bias must be a number or a Chrono",
+    ),
+    "param_dtype": (
+        lambda: rnnjax.GRU(5, param_dtype=None),
+        TypeError,
+        "param_dtype must be a dtype",
+    ),
     "memory": (lambda: rnnjax.Auto(memory_bytes=0), ValueError, "memory_bytes must be at least 1"),
     "rate": (lambda: rnnjax.Zoneout(LSTM, rate=1.0), ValueError, r"probability in \[0, 1\)"),
     "rates": (
@@ -229,3 +311,12 @@ def test_a_carry_that_changes_its_dtype_is_named_before_the_loop():
     cell = Narrows(5)
     with pytest.raises(TypeError, match=r"Narrows\(5\).step must keep carry float32\[5\]"):
         scan(cell=cell, params=cell.init(jax.random.key(0), 3))
+
+
+def test_a_strategy_is_asked_for_the_layers_of_nested_stacks():
+    nested = rnnjax.Stack((rnnjax.Stack((LSTM,)), rnnjax.GRU(5)))
+    params = nested.init(jax.random.key(0), 3)
+    _, ys = scan(cell=nested, params=params, strategy=OnlyGated())
+    assert ys.shape == (7, 4, 5)
+    assert accepts(OnlyGated(), nested)
+    assert not accepts(OnlyGated(), rnnjax.Stack((LSTM, rnnjax.GRUResetBefore(5))))

@@ -74,6 +74,7 @@ def test_a_run_learns_and_leaves_its_scores(trained, verses):
     validated = [row for row in rows if row["validation_bits"]]
     assert len(validated) == lm.VALIDATION_POINTS
     assert validated[-1] is rows[-1]
+    assert float(rows[-1]["validation_bits"]) == pytest.approx(config["bits_per_character"])
 
 
 def test_the_same_seed_writes_the_same_text(trained, capsys):
@@ -186,7 +187,6 @@ def test_validation_rows_together_score_as_the_text_does_in_one_row():
     nats, _ = losses(model, params, carry, whole)
     expected = float(nats.mean()) / np.log(2)
     assert lm.bits_of(model, params, rows) == pytest.approx(expected, rel=1e-5)
-    assert lm.bits_of(model, params, rows, spans=3) != pytest.approx(expected, rel=1e-5)
 
 
 def test_ngrams_are_scored_on_the_same_symbols():

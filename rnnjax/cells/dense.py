@@ -36,6 +36,10 @@ class Dense(Cell):
 
     def __post_init__(self):
         checks.positive_int(type(self).__name__, "size", self.size)
+        for name in ("kernel_init", "recurrent_kernel_init", "bias_init"):
+            checks.function(type(self).__name__, name, getattr(self, name))
+        if self.param_dtype is None:
+            raise TypeError(f"{type(self).__name__}: param_dtype must be a dtype; got None.")
         for name in ("dtype", "param_dtype"):
             dtype = checks.inexact_dtype(type(self).__name__, name, getattr(self, name))
             object.__setattr__(self, name, dtype)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from rnnjax import checks
 from rnnjax.array_typing import Array, Params
 from rnnjax.cell import GatedCell
 from rnnjax.cells.dense import Dense
@@ -33,6 +34,10 @@ class Elman(Dense, GatedCell):
     activation: Callable[[Array], Array] = jnp.tanh
 
     gate_count: ClassVar[int] = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.function("Elman", "activation", self.activation)
 
     def initial_carry(self, params: Params) -> Array:
         """Return zeros (N,)."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from rnnjax import checks
 from rnnjax.array_typing import Array, InDim, Key, Params
 from rnnjax.cell import GatedCell, product
 from rnnjax.cells.dense import Dense
@@ -19,6 +20,10 @@ class _GRU(Dense):
     update_bias: float | Chrono = 0.0
 
     gate_count: ClassVar[int] = 3
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.number_or(type(self).__name__, "update_bias", self.update_bias, Chrono)
 
     def init_bias(self, key: Key) -> Array:
         """Draw b and write ``update_bias`` into its z block."""

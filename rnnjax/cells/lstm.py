@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnnjax import checks
 from rnnjax.array_typing import Array, Key, Params
 from rnnjax.cell import GatedCell
 from rnnjax.cells.dense import Dense
@@ -47,6 +48,10 @@ class LSTM(Dense, GatedCell):
     forget_bias: float | Chrono = 1.0
 
     gate_count: ClassVar[int] = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.number_or("LSTM", "forget_bias", self.forget_bias, Chrono)
 
     def init_bias(self, key: Key) -> Array:
         """Draw b and write ``forget_bias`` into it."""

@@ -1,6 +1,7 @@
 """Choose a strategy from the cell, the shapes and the platform."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from rnnjax import checks
 from rnnjax.array_typing import Carry, Params, PyTree
-from rnnjax.cell import Cell, feed
+from rnnjax.cell import Cell, one_step, with_context
 from rnnjax.recurrence import Recurrence, Strategy, execute
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.sequential import Sequential
@@ -44,7 +45,13 @@ class Auto(Strategy):
             checks.positive_int("Auto", "memory_bytes", self.memory_bytes)
 
     def select(
-        self, cell: Cell, params: Params, xs: PyTree, *, platform: str = "cpu"
+        self,
+        cell: Cell,
+        params: Params,
+        xs: PyTree,
+        *,
+        context: dict[str, PyTree] | None = None,
+        platform: str = "cpu",
     ) -> tuple[Strategy, str]:
         """Return the strategy for these shapes and the reason for it.
 
@@ -52,18 +59,19 @@ class Auto(Strategy):
             cell: the cell.
             params: its params, or their ``jax.ShapeDtypeStruct``.
             xs: inputs (T, B, …), or their ``jax.ShapeDtypeStruct``.
+            context: the context (B, …), or its ``jax.ShapeDtypeStruct``; None: the example sizes of
+                ``cell.context_shapes()``.
             platform: the platform lowered for; the one rule is the same on all of them.
         """
         del platform
-        context = cell.context_shapes()
-        row_params = {**params, "context": context} if context else params
-        return self._rule(cell, row_params, xs)
+        rows = cell.context_shapes() if context is None else _drop_axes(context, 1)
+        return self._rule(cell, with_context(params, rows), xs)
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Run what the rule picks."""
-        params = dict(recurrence.params)
+        params = recurrence.params
         if "context" in params:
-            params["context"] = jax.tree.map(lambda a: a[0], params["context"])
+            params = {**params, "context": _drop_axes(params["context"], 1)}
         strategy, _ = self._rule(recurrence.cell, params, recurrence.inputs.x)
         return execute(strategy, recurrence)
 
@@ -71,12 +79,16 @@ class Auto(Strategy):
         if self.memory_bytes is None:
             return Sequential(), "no memory bound was given"
         time, batch = jax.tree.leaves(xs)[0].shape[:2]
-        row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype), xs)
-        saved = time * batch * saved_bytes(cell, row_params, row)
+        saved = time * batch * saved_bytes(cell, row_params, _drop_axes(xs, 2))
         words = f"training saves about {saved:,} bytes over {time:,} steps of {batch:,} rows"
         if saved <= self.memory_bytes:
             return Sequential(), f"{words}, within the bound of {self.memory_bytes:,}"
         return Chunked(), f"{words}, over the bound of {self.memory_bytes:,}"
+
+
+def _drop_axes(tree: PyTree, count: int) -> PyTree:
+    """Return the ``jax.ShapeDtypeStruct`` of one row, without so many leading axes."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[count:], a.dtype), tree)
 
 
 def saved_bytes(cell: Cell, row_params: Params, x: PyTree) -> int:
@@ -89,10 +101,7 @@ def saved_bytes(cell: Cell, row_params: Params, x: PyTree) -> int:
 
 
 def _residual_bytes(cell: Cell, row_params: Params, x: PyTree, rows: int) -> int:
-    def step(params: Params, carry: Carry, x: PyTree) -> tuple[Carry, PyTree]:
-        u = cell.encode(params, feed(cell, x))
-        carry = cell.step(params, carry, u)
-        return carry, cell.readout(params, carry, u)
+    step = functools.partial(one_step, cell)
 
     def residuals(params: Params, x: PyTree) -> PyTree:
         carry = jax.vmap(lambda _: cell.initial_carry(params), axis_size=rows)(None)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rnnjax import checks
 from rnnjax.array_typing import Array, Carry, PyTree
-from rnnjax.recurrence import Inputs, Recurrence, Strategy
+from rnnjax.recurrence import Inputs, Recurrence, Strategy, execute
 from rnnjax.strategies.sequential import Sequential
 
 
@@ -83,7 +83,7 @@ def _run_chunks(recurrence: Recurrence, size: int) -> tuple[Carry, PyTree]:
     # elsewhere would only cost time.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def chunk(carry: Carry, inputs: Inputs) -> tuple[Carry, PyTree]:
-        return Sequential().run(recurrence.replace(carry=carry, inputs=inputs))
+        return execute(Sequential(), recurrence.replace(carry=carry, inputs=inputs))
 
     carry, ys = jax.lax.scan(
         chunk,

@@ -38,6 +38,7 @@ class Sequential(Strategy):
 
     def __post_init__(self):
         checks.positive_int("Sequential", "unroll", self.unroll)
+        checks.boolean("Sequential", "hoist", self.hoist)
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Scan over time."""

@@ -102,7 +102,7 @@ class Options:
     """Folder of the trained model, its scores and its loss curve; an earlier run is replaced."""
 
 
-QUICK = Options(characters=300_000, hidden=96, batch=16, chunk=32, quick=True)
+QUICK = Options(characters=300_000, hidden=96, batch=16, chunk=32)
 
 
 class CharacterModel(nn.Module):
@@ -184,7 +184,7 @@ class Point(NamedTuple):
     characters: int
     seconds: float  # of training alone
     training_bits: float  # per character
-    validation_bits: float | None  # on a part of the validation text
+    validation_bits: float | None  # per character, at some of the steps
 
 
 # AdamW's update is proportional to its learning rate, and so is multiplied by it in `train_step`:
@@ -260,7 +260,7 @@ def train(
             scored = None
             if step * VALIDATION_POINTS // steps > validated:
                 validated += 1
-                scored = bits_of(model, state.params, held_out, spans=4)
+                scored = bits_of(model, state.params, held_out)
             points.append(Point(step, step * size, seconds, bits, scored))
             recent = statistics.fmean(point.training_bits for point in points[-25:])
             report(step, f"{recent:.3f} bits/char  {step * size / seconds:,.0f} char/s")
@@ -276,11 +276,11 @@ def _score(
     return jnp.sum(nats, where=scored), jnp.sum(scored), carry
 
 
-def bits_of(model: CharacterModel, params: Any, rows: Streams, spans: int | None = None) -> float:
-    """Bits per character over the first spans of the rows (None: all), the carry passed on."""
+def bits_of(model: CharacterModel, params: Any, rows: Streams) -> float:
+    """Bits per character over rows whose length is a multiple of SPAN, the carry passed on."""
     carry = initial_carry(model, params, rows.inputs.shape[1])
     nats, count = 0.0, 0
-    for start in range(0, len(rows.inputs), SPAN)[:spans]:
+    for start in range(0, len(rows.inputs), SPAN):
         part = jax.tree.map(lambda a, s=start: a[s : s + SPAN], rows)
         more, scored, carry = _score(model, params, carry, part)
         nats, count = nats + float(more), count + int(scored)
@@ -357,7 +357,7 @@ def save(out: Path, params: Any, points: Sequence[Point], config: dict[str, Any]
             checkpointer.save(folder / CHECKPOINT, params)
         (folder / CONFIG).write_text(json.dumps(config, indent=2, default=str), "utf-8")
         with (folder / CURVE).open("w", newline="") as file:
-            csv.writer(file).writerows([Point._fields, *points])
+            csv.writer(file, lineterminator="\n").writerows([Point._fields, *points])
         learning_curve(
             folder / PICTURE,
             [point.characters for point in points],

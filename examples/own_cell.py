@@ -202,7 +202,7 @@ def compare(cell, params, batch, repeats: int = 20) -> list[Measured]:
         compile_seconds = time.perf_counter() - start
         result = jax.block_until_ready(compiled(*arguments))
         reference = reference or result
-        loss, gradient = (largest_difference(a, b) for a, b in zip(result, reference, strict=True))
+        loss, gradient = (relative_difference(a, b) for a, b in zip(result, reference, strict=True))
         milliseconds = 1e3 * min(seconds_of(compiled, arguments) for _ in range(repeats))
         memory = compiled.memory_analysis().temp_size_in_bytes  # pyright: ignore[reportOptionalMemberAccess]
         rows.append(Measured(name, loss, gradient, milliseconds, compile_seconds, memory))
@@ -216,7 +216,7 @@ def seconds_of(function, arguments) -> float:
     return time.perf_counter() - start
 
 
-def largest_difference(tree, reference) -> float:
+def relative_difference(tree, reference) -> float:
     """The largest |a − b| / max |b| over the arrays of a tree."""
     ratios = jax.tree.map(lambda a, b: jnp.abs(a - b).max() / jnp.abs(b).max(), tree, reference)
     return float(max(jax.tree.leaves(ratios)))

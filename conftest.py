@@ -8,7 +8,7 @@ from sybil.parsers.rest import DocTestParser
 PAGES = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"])
 DOCSTRINGS = Sybil(
     parsers=[DocTestParser()],
-    patterns=["rnnjax/**/*.py", "rnnjax/*.py"],
+    patterns=[f"{folder}/**/*.py" for folder in ("rnnjax", "examples", "benchmarks")],
     document_types={".py": PythonDocStringDocument},
 )
 

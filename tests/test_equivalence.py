@@ -108,6 +108,12 @@ def test_layer_by_layer_equals_one_cell(cell):
     assert largest_difference(reference, got) < TOLERANCE["float32"]
 
 
+def test_default_chunks():
+    c = case("zoneout", time=12)
+    reference = run(c, rnnjax.Sequential())
+    assert largest_difference(reference, run(c, rnnjax.Chunked())) < TOLERANCE["float32"]
+
+
 def test_no_steps_give_back_the_carry_and_empty_outputs():
     c = case("stack")
     xs = jax.tree.map(lambda a: a[:0], c.xs)

@@ -444,3 +444,41 @@ def same_shapes(owner: str, name: str, a: PyTree, other: str, b: PyTree) -> None
         raise ValueError(
             f"{owner}: {name} must have the shape of {other}, {shapes[1]}; got {shapes[0]}."
         )
+
+
+# Arguments of functions that step through a batch on their own
+
+
+def integers(owner: str, name: str, value: Any) -> tuple[int, ...]:
+    """Check that a value is one array of integers; return its shape."""
+    name, leaf = _array(f"{owner}: {name}", value)
+    if not jnp.issubdtype(leaf.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers; got {leaf.dtype}.")
+    return leaf.shape
+
+
+def leading_batch(owner: str, root: str, tree: PyTree, batch: int) -> None:
+    """Check that every leaf of a pytree leads with the batch axis."""
+    for name, leaf in _leaves(f"{owner}: {root}", tree):
+        if leaf.shape[:1] != (batch,):
+            raise ValueError(
+                f"{name} must lead with the batch axis (B,) = ({batch},); got {leaf.shape}. One "
+                f"for all rows: jnp.broadcast_to(a, (B, *a.shape))."
+            )
+
+
+def returned(owner: str, function_name: str, root: str, before: PyTree, after: PyTree) -> None:
+    """Check that a function returns what it was given: structure, shapes and dtypes."""
+    want, have = jax.tree.structure(before), jax.tree.structure(after)
+    if want != have:
+        raise TypeError(
+            f"{owner}: {function_name} must return a {root} of the structure that it is given, "
+            f"{want}; got {have}."
+        )
+    pairs = zip(_leaves(root, before), jax.tree.leaves(after), strict=True)
+    for (name, leaf), new in pairs:
+        if (leaf.shape, leaf.dtype) != (new.shape, new.dtype):
+            raise TypeError(
+                f"{owner}: {function_name} must keep {name} {leaf.dtype}{list(leaf.shape)}; it "
+                f"returned {new.dtype}{list(new.shape)}. Pass and return it in one shape and dtype."
+            )

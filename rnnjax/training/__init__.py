@@ -1,0 +1,64 @@
+"""Training that survives: steps as pure functions, ``fit``, checkpoints, sources of batches.
+
+It needs Optax and Orbax, and is imported by itself: ``from rnnjax import training``.
+"""
+
+from rnnjax.training.checkpoints import (
+    Checkpoints,
+    MismatchError,
+    Saved,
+    SaveError,
+    load,
+    steps,
+)
+from rnnjax.training.compiled import DataParallel, compiled_step, evaluate
+from rnnjax.training.data import (
+    ArrayBatches,
+    BatchIterator,
+    Buckets,
+    Chunk,
+    Padded,
+    Source,
+    TokenStreams,
+)
+from rnnjax.training.fit import Best, Fitted, NonFiniteError, Validation, fit
+from rnnjax.training.log import JSONLines, Record, TensorBoard, Writer, read_json_lines
+from rnnjax.training.signals import Preempted
+from rnnjax.training.state import Loss, Metrics, TrainState, initial_state, tbptt_step
+from rnnjax.training.storage import DamagedError
+
+__all__ = [
+    "ArrayBatches",
+    "BatchIterator",
+    "Best",
+    "Buckets",
+    "Checkpoints",
+    "Chunk",
+    "DamagedError",
+    "DataParallel",
+    "Fitted",
+    "JSONLines",
+    "Loss",
+    "Metrics",
+    "MismatchError",
+    "NonFiniteError",
+    "Padded",
+    "Preempted",
+    "Record",
+    "SaveError",
+    "Saved",
+    "Source",
+    "TensorBoard",
+    "TokenStreams",
+    "TrainState",
+    "Validation",
+    "Writer",
+    "compiled_step",
+    "evaluate",
+    "fit",
+    "initial_state",
+    "load",
+    "read_json_lines",
+    "steps",
+    "tbptt_step",
+]

@@ -1,0 +1,489 @@
+"""``tbptt_step`` and ``fit``: what a step computes, and what a run does around it."""
+
+import functools
+import json
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import rnnjax
+from rnnjax import training
+from rnnjax.training import progress
+
+CELL = rnnjax.LSTM(6)
+BATCH, CHUNK, SYMBOLS = 3, 5, 7
+SGD = optax.sgd(0.2)
+TOKENS = np.random.default_rng(0).integers(0, SYMBOLS, 400)
+KEY = jax.random.key(9)
+
+
+def loss(params, carry, batch, key):
+    xs = jax.nn.one_hot(batch.inputs, SYMBOLS)
+    if key is not None:
+        xs += 0.1 * jax.random.normal(key, xs.shape)
+    carry, ys = rnnjax.scan(CELL, params["rnn"], xs, carry, resets=batch.resets)
+    nats = optax.softmax_cross_entropy_with_integer_labels(ys @ params["head"], batch.targets)
+    return nats.mean(), (carry, {"tokens": jnp.array(nats.size)})
+
+
+def params():
+    return {"rnn": CELL.init(jax.random.key(1), SYMBOLS), "head": jnp.zeros((6, SYMBOLS))}
+
+
+def carry():
+    return jax.tree.map(lambda a: jnp.tile(a, (BATCH, 1)), CELL.initial_carry(params()["rnn"]))
+
+
+def chunks():
+    return training.TokenStreams(TOKENS, batch_size=BATCH, chunk=CHUNK)
+
+
+def held_out():
+    return list(training.TokenStreams(TOKENS[::-1], batch_size=BATCH, chunk=20).once())[:2]
+
+
+def scored(params):
+    return training.evaluate(loss, params, held_out(), carry())["loss"]
+
+
+fit = functools.partial(training.fit, loss, key=KEY)
+
+
+def quadratic(params, carry, batch, key):
+    """A loss whose every step can be followed by hand: gradient 2 (params − batch)."""
+    return jnp.mean((params - batch) ** 2), (carry, {})
+
+
+def quadratic_fit(batches, *, start=0.0, rate=0.25, **options):
+    options = {"key": KEY, "steps": len(batches), "log_every": 1, **options}
+    return training.fit(quadratic, jnp.float32(start), optax.sgd(rate), batches, **options)
+
+
+def close(a, b, atol=1e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), a, b)
+
+
+# --- one step ---
+
+
+def test_a_step_is_the_gradient_of_the_chunk_alone():
+    """The carry comes in as numbers: no gradient reaches the chunk that made it."""
+    data = iter(chunks())
+    state = training.initial_state(params(), SGD, KEY, carry=carry())
+    for number in range(2):
+        batch = next(data)
+        key = jax.random.fold_in(KEY, number)
+        (value, (out, _)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+            state.params, state.carry, batch, key
+        )
+        expected = jax.tree.map(lambda p, g: p - 0.2 * g, state.params, gradient)
+        state, metrics = training.compiled_step(loss, SGD, state, batch)
+        close((state.params, state.carry, metrics["loss"]), (expected, out, value))
+        close(metrics["gradient_norm"], optax.tree.norm(gradient))
+        close(metrics["parameter_norm"], optax.tree.norm(expected))
+    assert int(state.step) == 2
+
+
+def test_a_learnt_carry_gets_no_gradient_from_a_carry_passed_on():
+    def of_carry(params, carry, batch, key):
+        return jnp.sum(params * 0.0 + carry), (params, {})
+
+    state = training.initial_state(jnp.ones(2), SGD, KEY, carry=jnp.ones(2))
+    for _ in range(2):
+        state, metrics = training.tbptt_step(of_carry, SGD, state, None)
+        assert metrics["gradient_norm"] == 0
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
+    state = training.initial_state(jnp.float32(1), optax.sgd(0.1, momentum=0.9), KEY, average=True)
+    step = functools.partial(training.tbptt_step, quadratic, optax.sgd(0.1, momentum=0.9))
+    for bad in (jnp.nan, jnp.inf, 1e38):
+        after, metrics = step(state, jnp.float32(bad), decay=0.5)
+        assert not metrics["finite"]
+        assert int(after.step) == 1
+        close(after._replace(step=0, key=0), state._replace(step=0, key=0))
+
+
+def test_the_average_follows_its_equation():
+    state = training.initial_state(jnp.float32(0), SGD, KEY, average=True)
+    expected = 0.0
+    for step in range(15):
+        state, _ = training.tbptt_step(quadratic, SGD, state, jnp.float32(step), decay=0.4)
+        rate = min(0.4, (1 + step) / (10 + step))
+        expected = rate * expected + (1 - rate) * float(state.params)
+        assert float(state.average) == pytest.approx(expected, rel=1e-5)
+
+
+def test_optimisers_see_the_loss():
+    optimiser = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1))
+    with jax.numpy_dtype_promotion("standard"):
+        state = training.initial_state(jnp.float32(0), optimiser, KEY)
+        state, _ = training.tbptt_step(quadratic, optimiser, state, jnp.float32(1))
+    assert float(state.optimiser[1].best_value) == 1.0
+
+
+def test_metrics_leave_the_names_of_fit_free():
+    def clashing(params, carry, batch, key):
+        return params, (carry, {"gradient_norm": params})
+
+    state = training.initial_state(jnp.float32(0), SGD, KEY)
+    with pytest.raises(ValueError, match=r"'gradient_norm' free.*Rename"):
+        training.tbptt_step(clashing, SGD, state, None)
+
+
+# --- runs ---
+
+
+def test_a_run_is_its_steps():
+    data = iter(chunks())
+    state = training.initial_state(params(), SGD, KEY, carry=carry(), average=True)
+    losses = []
+    for _ in range(7):
+        state, metrics = training.compiled_step(loss, SGD, state, next(data), decay=0.9)
+        losses.append(float(metrics["loss"]))
+    fitted = fit(params(), SGD, chunks(), steps=7, carry=carry(), average=0.9, log_every=3)
+    close(fitted.state._replace(key=0), state._replace(key=0))
+    assert [record["step"] for record in fitted.records] == [3, 6, 7]
+    means = [record["loss"] for record in fitted.records]
+    close(means, [np.mean(losses[:3]), np.mean(losses[3:6]), losses[6]])
+    assert fitted.records[0]["tokens"] == 3 * BATCH * CHUNK
+    assert fitted.best is None
+    assert len(fitted.compilations) == 1
+
+
+def test_what_is_handed_in_may_be_used_again():
+    start = params()
+    fit(start, SGD, chunks(), steps=2, carry=carry())
+    close(start, params())
+
+
+def test_records_are_means_by_tokens():
+    def weighted(params, carry, batch, key):
+        return params * 0 + batch["loss"], (carry, {"tokens": batch["tokens"]})
+
+    batches = [{"loss": np.float32(v), "tokens": np.int32(n)} for v, n in ((1, 1), (4, 2), (2, 1))]
+    fitted = training.fit(weighted, jnp.float32(0), SGD, batches, steps=3, key=KEY, log_every=3)
+    assert fitted.records[0]["loss"] == pytest.approx((1 + 8 + 2) / 4)
+    assert fitted.records[0]["tokens"] == 4
+    assert training.evaluate(weighted, jnp.float32(0), batches)["loss"] == pytest.approx(11 / 4)
+
+
+def test_the_best_params_are_kept_and_patience_ends_a_run():
+    scores = iter([3.0, 1.0, 2.0, float("nan"), 0.5])
+    validation = training.Validation(lambda params: next(scores), every=2, patience=2)
+    fitted = quadratic_fit([np.float32(1)] * 20, validation=validation)
+    assert (fitted.best.step, fitted.best.score) == (4, 1.0)
+    assert float(fitted.best.params) == pytest.approx(1 - 0.5**4)
+    assert fitted.records[-1]["step"] == 8
+    assert [r["validation_loss"] for r in fitted.records if "validation_loss" in r][:3] == [3, 1, 2]
+
+
+def test_a_score_may_be_one_to_raise_and_may_have_company():
+    scores = iter(
+        [{"bleu": 1.0, "chrf": 9.0}, {"bleu": 3.0, "chrf": 1.0}, {"bleu": 2.0, "chrf": 2.0}]
+    )
+    validation = training.Validation(lambda params: next(scores), every=1, higher_is_better=True)
+    fitted = quadratic_fit([np.float32(1)] * 3, validation=validation)
+    assert fitted.best[:2] == (2, 3.0)
+    assert fitted.records[-1]["validation_chrf"] == 2.0
+
+
+def test_the_average_is_what_is_validated():
+    seen = []
+    validation = training.Validation(lambda params: seen.append(float(params)) or 0.0, every=3)
+    fitted = quadratic_fit([np.float32(1)] * 3, average=0.9, validation=validation)
+    assert seen == [pytest.approx(float(fitted.state.average))]
+    assert seen[0] != float(fitted.state.params)
+
+
+def test_a_run_ends_with_its_data():
+    fitted = quadratic_fit([np.float32(1)] * 3, steps=10)
+    assert int(fitted.state.step) == 3
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_number_of_the_step():
+    batches = [np.float32(v) for v in (1, 1, np.nan, 1, 1, 1)]
+    with pytest.raises(training.NonFiniteError, match=r"step 3 was not finite.*skip_") as caught:
+        quadratic_fit(batches, log_every=5)
+    assert caught.value.step == 3
+
+
+def test_steps_that_are_not_finite_may_be_left_out():
+    batches = [np.float32(v) for v in (1, np.nan, np.inf, 1)]
+    fitted = quadratic_fit(batches, skip_nonfinite=True, log_every=3)
+    assert float(fitted.state.params) == pytest.approx(0.75)
+    assert fitted.records[0]["skipped"] == 2
+    assert fitted.records[0]["loss"] == 1.0
+
+
+def test_checkpoints_are_of_steps_before_the_one_that_failed(tmp_path):
+    batches = np.ones((8, 1), np.float32)
+    batches[5] = np.nan
+    data = training.ArrayBatches(batches, 1, shuffle=False)
+    with pytest.raises(training.NonFiniteError, match=r"step 6 .* checkpoint of step 4 is"):
+        quadratic_fit(data, steps=8, checkpoints=training.Checkpoints(tmp_path, every=4))
+    assert training.steps(tmp_path) == [4]
+
+
+def test_the_state_of_an_nnx_model_is_trained_and_resumed(tmp_path):
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.rnn = nnx.Param(CELL.init(rngs.params(), SYMBOLS))
+            self.head = nnx.Linear(6, SYMBOLS, rngs=rngs)
+
+        def __call__(self, inputs, carry):
+            carry, ys = rnnjax.scan(
+                CELL, self.rnn.get_value(), jax.nn.one_hot(inputs, SYMBOLS), carry
+            )
+            return carry, self.head(ys)
+
+    graph, state = nnx.split(Model(nnx.Rngs(0)))
+
+    def nnx_loss(state, carry, batch, key):
+        carry, logits = nnx.merge(graph, state)(batch.inputs, carry)
+        nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+        return nats.mean(), (carry, {})
+
+    for steps in (4, 8):
+        kept = training.Checkpoints(tmp_path, every=4)
+        fitted = training.fit(
+            nnx_loss, state, SGD, chunks(), steps=steps, key=KEY, carry=carry(), checkpoints=kept
+        )
+    assert fitted.resumed_from == 4
+    assert isinstance(fitted.state.params, nnx.State)
+    again = training.load(tmp_path).like(fitted.state).params
+    assert isinstance(again, nnx.State)
+    close(again, fitted.state.params, atol=0)
+
+
+# --- runs that are resumed ---
+
+
+def resumable(folder, steps, **options):
+    options = {"config": {"cell": CELL}, "data": chunks(), "params": params(), **options}
+    kept = training.Checkpoints(folder, every=3, config=options.pop("config"))
+    validation = training.Validation(scored, every=4)
+    return fit(
+        options.pop("params"),
+        SGD,
+        options.pop("data"),
+        steps=steps,
+        carry=carry(),
+        checkpoints=kept,
+        validation=validation,
+        log_every=2,
+        **options,
+    )
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path):
+    """In the usual mode to a tolerance; bit for bit in ``test_killed_runs``."""
+    whole = resumable(tmp_path / "whole", 12)
+    resumable(tmp_path / "parts", 8)
+    parts = resumable(tmp_path / "parts", 12)
+    assert parts.resumed_from == 8
+    close(parts.state._replace(key=0), whole.state._replace(key=0))
+    close(parts.best, whole.best)
+    assert [r["step"] for r in parts.records] == [r["step"] for r in whole.records]
+    assert [r["loss"] for r in parts.records] == pytest.approx([r["loss"] for r in whole.records])
+    lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == parts.records
+
+
+def test_a_run_that_has_ended_is_only_read(tmp_path):
+    first = resumable(tmp_path, 8)
+    again = resumable(tmp_path, 8)
+    assert again.resumed_from == 8
+    close(again.state._replace(key=0), first.state._replace(key=0), atol=0)
+    assert again.records == first.records
+
+
+def test_patience_outlasts_a_restart(tmp_path):
+    data = training.ArrayBatches(np.ones((4, 1), np.float32), 1)
+
+    def run():
+        validation = training.Validation(lambda params: 1.0, every=1, patience=2)
+        kept = training.Checkpoints(tmp_path, every=1)
+        return quadratic_fit(data, steps=20, validation=validation, checkpoints=kept)
+
+    assert int(run().state.step) == int(run().state.step) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"config": {"cell": rnnjax.LSTM(7)}}, "config.cell.size: 6 in the checkpoint, 7 here"),
+        ({"average": 0.9}, "fit.average: None in the checkpoint, 0.9 here"),
+        ({"deterministic": True}, "fit.deterministic"),
+        ({"params": {"rnn": CELL.init(KEY, SYMBOLS), "head": jnp.zeros((6, 8))}}, "params/head"),
+        (
+            {"data": training.TokenStreams(TOKENS + 1, batch_size=BATCH, chunk=CHUNK)},
+            "other data.*hash",
+        ),
+        ({"data": training.TokenStreams(TOKENS, batch_size=BATCH, chunk=4)}, "other data"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_run_in_the_folder_is_refused(change, words, tmp_path):
+    resumable(tmp_path, 3)
+    with pytest.raises(training.MismatchError, match=words):
+        resumable(tmp_path, 6, **change)
+
+
+def test_a_damaged_step_is_passed_over_with_a_warning(tmp_path):
+    resumable(tmp_path, 6)
+    (tmp_path / "00000006" / "state.json").write_text("{")
+    with pytest.warns(UserWarning, match="00000006/state.json"):
+        fitted = resumable(tmp_path, 6)
+    assert fitted.resumed_from == 4  # kept because it validated best
+    assert training.load(tmp_path).step == 6
+
+
+def test_a_model_is_rebuilt_from_its_folder_alone(tmp_path):
+    fitted = resumable(tmp_path, 4)
+    saved = training.load(tmp_path, best=True)
+    _, ys = rnnjax.scan(saved.config["cell"], saved.params["rnn"], jnp.ones((3, 2, SYMBOLS)))
+    _, expected = rnnjax.scan(CELL, fitted.best.params["rnn"], jnp.ones((3, 2, SYMBOLS)))
+    close(ys, expected, atol=0)
+
+
+def test_checkpoints_need_data_that_knows_its_position(tmp_path):
+    with pytest.raises(TypeError, match=r"data must have iterators.*list_it"):
+        quadratic_fit([np.float32(1)], checkpoints=training.Checkpoints(tmp_path))
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        resumable(tmp_path / "file" / "run", 2)
+
+
+def test_a_signal_is_kept_until_the_step_is_saved(tmp_path):
+    """The handlers of before are back afterwards; a thread that is not the main one has none."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    class Asking(training.TokenStreams):
+        def batch(self, epoch, number):
+            if number == 3:
+                signal.raise_signal(signal.SIGTERM)
+            return super().batch(epoch, number)
+
+    data = Asking(TOKENS, batch_size=BATCH, chunk=CHUNK)
+    with pytest.raises(training.Preempted, match="SIGTERM: saved after step 4") as caught:
+        resumable(tmp_path, 9, data=data)
+    assert caught.value.code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert training.load(tmp_path).step == 4
+    thread = threading.Thread(target=resumable, args=(tmp_path, 6))
+    thread.start()
+    thread.join()
+    assert training.load(tmp_path).step == 6
+
+
+# --- what a run says ---
+
+
+class Memory:
+    def __init__(self):
+        self.calls = []
+
+    def start(self, step):
+        self.calls.append(("start", step))
+
+    def write(self, record):
+        self.calls.append(("write", record["step"]))
+
+    def sync(self):
+        self.calls.append(("sync",))
+
+    def close(self):
+        self.calls.append(("close",))
+
+
+def test_a_writer_hears_of_all_that_happens(tmp_path):
+    memory = Memory()
+    resumable(tmp_path, 4, writers=[memory])
+    resumable(tmp_path, 6, writers=[memory])
+    assert memory.calls == [
+        ("start", 0), ("write", 2), ("sync",), ("write", 4), ("sync",), ("close",),
+        ("start", 4), ("write", 6), ("sync",), ("close",),
+    ]  # fmt: skip
+
+
+def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
+    file = tmp_path / "log.jsonl"
+    records = [{"step": step, "loss": 0.5} for step in (2, 4, 6)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in records) + '{"step": 8, "lo')
+    log = training.JSONLines(file)
+    log.start(4)
+    log.write({"step": 6, "loss": 0.25})
+    log.close()
+    assert training.read_json_lines(file) == [*records[:2], {"step": 6, "loss": 0.25}]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in protobuf's own code
+def test_tensorboard_reads_what_is_written(tmp_path):
+    pytest.importorskip("tensorboardX")
+    quadratic_fit([np.float32(1)] * 2, writers=[training.TensorBoard(tmp_path)])
+    (file,) = tmp_path.iterdir()
+    assert b"gradient_norm" in file.read_bytes()
+
+
+def test_progress_is_silent_where_there_is_no_terminal(capsys):
+    with progress.bar(10, 0) as report:
+        report(5, "half")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_on_a_terminal_shows_loss_and_speed(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    quadratic_fit([np.float32(1)] * 3)
+    shown = capsys.readouterr().err
+    assert "loss 1" in shown or "loss 0." in shown
+    assert "steps/s" in shown
+    assert "100%" in shown
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"steps": 1.5}, TypeError, "steps must be an int"),
+        ({"log_every": 0}, ValueError, "log_every"),
+        ({"average": 1.0}, ValueError, r"average must be a decay in \(0, 1\)"),
+        ({"validation": training.Validation(scored, every=0)}, ValueError, "Validation: every"),
+        (
+            {"validation": training.Validation(scored, every=1, patience=0)},
+            ValueError,
+            "Validation: patience",
+        ),
+        ({"checkpoints": training.Checkpoints("x", every=0)}, ValueError, "Checkpoints: every"),
+        ({"checkpoints": training.Checkpoints("x", keep=0)}, ValueError, "Checkpoints: keep"),
+        ({"optimiser": optax.sgd}, TypeError, "optimiser must be a GradientTransformation"),
+        ({"loss": 3}, TypeError, "loss must be a function"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_arguments_are_named(options, error, words):
+    options = {
+        "loss": loss, "params": params(), "optimiser": SGD, "data": chunks(), "steps": 3,
+        "key": KEY,
+        **options,
+    }  # fmt: skip
+    with pytest.raises(error, match=words):
+        training.fit(**options)
+
+
+def test_an_empty_validation_set_is_an_error():
+    with pytest.raises(ValueError, match=r"at least one batch.*set empty"):
+        training.evaluate(loss, params(), [])

@@ -1,4 +1,4 @@
-"""A recurrent character language model, trained on real text from one command.
+"""A recurrent language model, by the character or by the word, trained on real text.
 
 With symbols x_1, x_2, …, embeddings e(x), a cell and a linear head,
 
@@ -7,17 +7,22 @@ With symbols x_1, x_2, …, embeddings e(x), a cell and a linear head,
 trained by truncated backpropagation through time: the text is cut into B contiguous rows, each
 step of the optimiser reads the next T symbols of every row, and the carry passes on from chunk to
 chunk while the gradient does not (Mikolov et al., "Recurrent neural network based language model",
-Interspeech 2010). The score is bits per character, beside Kneser-Ney n-grams on the same symbols.
+Interspeech 2010). By the word, symbols are one-hot vectors over a dictionary, their product with
+the embedding is a row of it, and W may be the embedding once more (Press and Wolf, "Using the
+Output Embedding to Improve Language Models", 2017). The score is bits per character or perplexity
+per word, beside Kneser-Ney n-grams on the same symbols.
 
     python -m examples.language_model                             two minutes, nothing to download
+    python -m examples.language_model --data tinyshakespeare      ten minutes
+    python -m examples.language_model --data wikitext2 --unit word
     python -m examples.language_model --data FILE --minutes 10
+    python -m examples.language_model --resume                    go on with a run that was stopped
     python -m examples.language_model --generate --prompt "def "
 """
 
 import csv
 import functools
 import json
-import math
 import statistics
 import sys
 import time
@@ -30,16 +35,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-import orbax.checkpoint as ocp
+from jax.tree_util import Partial
 
 import rnnjax
-from examples.support import characters
-from examples.support.characters import Text, baselines, verdict
+from examples.support import texts
 from examples.support.cli import OptionError, at_least_one, blame, positive, run
-from examples.support.corpus import BOUNDARY, Streams, Vocabulary
 from examples.support.figures import learning_curve
-from examples.support.folders import check_replaceable, replacing
-from examples.support.progress import progress
+from examples.support.folders import check_replaceable, set_aside
+from examples.support.texts import Text, Unit
+from rnnjax import decoding, training
 
 CELLS = {
     "elman": rnnjax.Elman,
@@ -53,409 +57,457 @@ STRATEGIES = {
     "unrolled": rnnjax.Unrolled(),
     "chunked": rnnjax.Chunked(),
 }
-EMBEDDING = 64
-VALIDATION_POINTS = 8
-SPAN = 256  # symbols of a row that one call of the validation reads
-BLOCK = 16  # symbols that one call of the sampling writes
-CHECKPOINT, CONFIG, CURVE, PICTURE = "checkpoint", "config.json", "loss.csv", "loss.png"
+POINTS = 8  # how often a run is validated and saved
+SPAN = 256  # symbols of a row that one call of the scoring reads
+RUN, SCORES, CURVE, PICTURE = "run", "scores.json", "loss.csv", "loss.png"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train a character language model, or --generate text with a trained one."""
+    """Train a language model, or --generate text with a trained one."""
 
-    data: Path | None = None
-    """A UTF-8 text file; without it, the source files of Python's standard library."""
+    data: str | None = None
+    """A UTF-8 text file, or tinyshakespeare, viwiki or wikitext2; without it, the source files of
+    Python's standard library. A name brings other defaults, and 10 minutes."""
+    unit: Unit = "character"
+    """What a symbol is."""
     characters: int = 6_000_000
-    """How much of the text to use at most."""
+    """How much of a text without a name to use at most."""
     cell: Literal["elman", "lstm", "gru", "gru-reset-before"] = "lstm"
     """The recurrent cell."""
     layers: int = 1
     """Cells on top of each other."""
+    embedding: int = 64
+    """Features of a symbol."""
     hidden: int = 256
     """Hidden units of a layer."""
+    tied: bool = False
+    """The head's matrix is the embedding."""
+    dropout: float = 0.0
+    """Share of a row's hidden units that the head does not see, the same ones all along a chunk."""
+    embedding_dropout: float = 0.0
+    """Share of a row's input features that are dropped, likewise."""
+    average: float | None = None
+    """Decay of an exponential moving average of the parameters, which is then what is kept."""
     batch: int = 32
     """Rows of text read side by side."""
     chunk: int = 32
     """Steps that a gradient goes back in time."""
     learning_rate: float = 6e-3
     """The highest learning rate, after the warm-up."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
     strategy: Literal["auto", "sequential", "unrolled", "chunked"] = "auto"
     """How the recurrence is run; the answer is the same."""
     steps: int | None = None
     """Steps of the optimiser, instead of --minutes."""
     minutes: float | None = None
-    """Minutes of training; 2 where neither is given."""
+    """Minutes of training; 2 where neither is given, 10 for a named text."""
     quick: bool = False
     """A small model, little text, a few seconds; other options still count."""
+    resume: bool = False
+    """Go on with the run in --out, with the options that it was begun with."""
     generate: bool = False
     """Write text with the model in --out instead of training one."""
     prompt: str = ""
     """What a sample goes on from; without it, the beginning of a file."""
     length: int = 400
-    """Characters to sample."""
+    """Symbols to sample."""
     temperature: float = 1.0
     """Below 1 a sample is less varied, above 1 more."""
     seed: int = 0
-    """Of the initial weights and of the sample."""
+    """Of the initial weights, the dropout and the sample."""
     out: Path = Path("runs/language_model")
-    """Folder of the trained model, its scores and its loss curve; an earlier run is replaced."""
+    """Folder of the run: model, scores, loss curve. An earlier one is kept beside as .before."""
 
 
 QUICK = Options(characters=300_000, hidden=96, batch=16, chunk=32)
+NAMED = Options(
+    embedding=128,
+    hidden=512,
+    dropout=0.4,
+    average=0.99,
+    batch=64,
+    chunk=128,
+    learning_rate=3e-3,
+)
+DEFAULTS = {
+    "tinyshakespeare": NAMED,
+    "tinyshakespeare-tuning": NAMED,
+    "viwiki": NAMED,
+    "wikitext2": NAMED,
+    "wikitext2-tuning": NAMED,
+}
 
 
-class CharacterModel(nn.Module):
+class LanguageModel(nn.Module):
     """Embedding, recurrence, head: from symbols to the logits of the next one."""
 
     cell: rnnjax.Cell
-    vocabulary_size: int
     strategy: rnnjax.Strategy
+    size: int  # of the vocabulary, V
+    embedding: int
+    tied: bool
+    dropout: float
+    embedding_dropout: float
 
     def setup(self) -> None:
         """Make the layers and bind the cell's parameters."""
-        # Of unit variance: with Linen's 1 / √D the cell reads little of its input at first.
-        unit = nn.initializers.normal(1.0)
-        self.embed = nn.Embed(self.vocabulary_size, EMBEDDING, embedding_init=unit)
-        self.head = nn.Dense(self.vocabulary_size)
+        # Of unit variance: with Linen's 1 / √D the cell reads little of its input at first. An
+        # embedding that is the head, too, has to begin as a head does.
+        spread = self.embedding**-0.5 if self.tied else 1.0
+        self.embed = nn.Embed(
+            self.size, self.embedding, embedding_init=nn.initializers.normal(spread)
+        )
+        self.head = nn.Dense(self.embedding if self.tied else self.size)
+        # One mask for all of a row's steps, as in Gal and Ghahramani (2016).
+        self.drop_input = nn.Dropout(self.embedding_dropout, broadcast_dims=(0,))
+        self.drop_output = nn.Dropout(self.dropout, broadcast_dims=(0,))
         # Bound here, because Linen freezes a dict that becomes an attribute.
-        params = self.param("rnn", self.cell.init, EMBEDDING)
+        params = self.param("rnn", self.cell.init, self.embedding)
         self.scan = functools.partial(rnnjax.scan, self.cell, params, strategy=self.strategy)
         self.step = functools.partial(rnnjax.step, self.cell, params)
 
-    def __call__(self, carry: Any, tokens: jax.Array, resets: jax.Array) -> tuple[Any, jax.Array]:
+    def __call__(
+        self, carry: Any, tokens: jax.Array, resets: jax.Array, noise: bool
+    ) -> tuple[Any, jax.Array]:
         """Read tokens (T, B): the carry after them, and logits (T, B, V)."""
-        carry, ys = self.scan(self.embed(tokens), carry, resets=resets)
-        return carry, self.head(ys)
+        xs = self.drop_input(self.embed(tokens), deterministic=not noise)
+        carry, ys = self.scan(xs, carry, resets=resets)
+        return carry, self.logits(self.drop_output(ys, deterministic=not noise))
 
     def read_one(self, carry: Any, token: jax.Array, reset: jax.Array) -> tuple[Any, jax.Array]:
         """Read one token (B,): the carry after it, and logits (B, V)."""
         carry, y = self.step(self.embed(token), carry, reset=reset)
-        return carry, self.head(y)
+        return carry, self.logits(y)
+
+    def logits(self, y: jax.Array) -> jax.Array:
+        """Score every symbol."""
+        return self.embed.attend(self.head(y)) if self.tied else self.head(y)
 
 
-def build(options: Options, vocabulary_size: int) -> CharacterModel:
+def build(options: Options, size: int) -> LanguageModel:
     """Make the model that the options name."""
     cell = CELLS[options.cell](options.hidden)
-    whole = cell if options.layers == 1 else rnnjax.Stack((cell,) * options.layers)
-    return CharacterModel(whole, vocabulary_size, STRATEGIES[options.strategy])
+    return LanguageModel(
+        cell if options.layers == 1 else rnnjax.Stack((cell,) * options.layers),
+        STRATEGIES[options.strategy],
+        size,
+        options.embedding,
+        options.tied,
+        options.dropout,
+        options.embedding_dropout,
+    )
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def initial_params(model: CharacterModel, seed: int) -> Any:
+def initial_params(model: LanguageModel, seed: int) -> Any:
     """Draw the parameters."""
     tokens = jnp.zeros((1, 1), int)
-    return model.init(jax.random.key(seed), None, tokens, tokens == 0)
+    return model.init(jax.random.key(seed), None, tokens, tokens == 0, noise=False)
 
 
-def initial_carry(model: CharacterModel, params: Any, batch: int) -> Any:
+def initial_carry(model: LanguageModel, params: Any, batch: int) -> Any:
     """Return the initial carry of every row."""
     carry = model.cell.initial_carry(params["params"]["rnn"])
     return jax.tree.map(lambda a: jnp.tile(a, (batch, *(1,) * a.ndim)), carry)
 
 
-def apply(model: CharacterModel, params: Any, *inputs: Any, method: str = "__call__") -> Any:
+def apply(model: LanguageModel, params: Any, *inputs: Any, **options: Any) -> Any:
     """Call the model; Linen's own annotation would hide the type of the result."""
-    return model.apply(params, *inputs, method=method)
+    return model.apply(params, *inputs, **options)
 
 
-def losses(model: CharacterModel, params: Any, carry: Any, rows: Streams) -> tuple[jax.Array, Any]:
-    """Return the nats of every target (T, B), and the carry to pass on."""
-    carry, logits = apply(model, params, carry, rows.inputs, rows.resets)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, rows.targets), carry
+def loss(model: LanguageModel, params: Any, carry: Any, chunk: training.Chunk, key: Any) -> Any:
+    """Mean nats of the targets that are not −1, the carry to pass on, and how many they are."""
+    noise = key is not None
+    rngs = {"dropout": key} if noise else None
+    carry, logits = apply(model, params, carry, chunk.inputs, chunk.resets, noise, rngs=rngs)
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, chunk.targets)
+    scored = chunk.targets >= 0
+    count = scored.sum()
+    total = jnp.sum(nats, where=scored)
+    return total / jnp.maximum(count, 1).astype(total.dtype), (carry, {"tokens": count})
 
 
 # --- training ---
 
 
-class TrainState(NamedTuple):
-    """What a step of the optimiser changes."""
+def optimiser(options: Options, steps: int) -> optax.GradientTransformation:
+    """AdamW with clipping, a warm-up and a cosine that ends at nothing after so many steps."""
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, options.learning_rate, warmup_steps=min(50, 1 + steps // 20), decay_steps=steps
+    )
+    adamw = optax.adamw(rate, b2=0.98, weight_decay=options.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(1.0), adamw)
 
+
+class Task(NamedTuple):
+    """A model, its loss, and the rows that it learns from."""
+
+    model: LanguageModel
+    loss: training.Loss
+    rows: training.TokenStreams
     params: Any
-    optimiser: Any
-    carry: Any  # leading axis B
-    step: jax.Array  # ()
+    carry: Any
 
 
-class Point(NamedTuple):
-    """A row of the loss curve."""
-
-    step: int
-    characters: int
-    seconds: float  # of training alone
-    training_bits: float  # per character
-    validation_bits: float | None  # per character, at some of the steps
-
-
-# AdamW's update is proportional to its learning rate, and so is multiplied by it in `train_step`:
-# the schedule needs the number of steps, which is known only after the step was compiled and timed.
-OPTIMISER = optax.chain(
-    optax.clip_by_global_norm(1.0), optax.adamw(1.0, b2=0.98, weight_decay=0.01)
-)
-# A share of the highest learning rate, by thousandths of the run.
-SCHEDULE = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps=20, decay_steps=1000)
+def prepare(text: Text, options: Options) -> Task:
+    """Make what is trained."""
+    model = build(options, len(text.vocabulary))
+    rows = training.TokenStreams(
+        text.train.tokens, starts=text.train.starts, batch_size=options.batch, chunk=options.chunk
+    )
+    params = initial_params(model, options.seed)
+    carry = initial_carry(model, params, options.batch)
+    return Task(model, functools.partial(loss, model), rows, params, carry)
 
 
-def initial_state(model: CharacterModel, batch: int, seed: int) -> TrainState:
-    """Return the state before the first step."""
-    params = initial_params(model, seed)
-    carry = initial_carry(model, params, batch)
-    return TrainState(params, OPTIMISER.init(params), carry, jnp.zeros((), int))
-
-
-@functools.partial(jax.jit, static_argnames=("model", "chunk"), donate_argnames="state")
-def train_step(
-    model: CharacterModel, state: TrainState, rows: Streams, chunk: int, peak: float, steps: int
-) -> tuple[TrainState, jax.Array]:
-    """Take one of `steps` steps, on the next chunk of the rows: the state after it, and the loss.
-
-    All rows stand on the device and are cut here, so that a step copies nothing to it. No gradient
-    enters the carry, because it is an argument.
-    """
-    start = state.step % (rows.inputs.shape[0] // chunk) * chunk
-    part = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, chunk), rows)
-
-    def mean_loss(params: Any) -> tuple[jax.Array, Any]:
-        nats, carry = losses(model, params, state.carry, part)
-        return nats.mean(), carry
-
-    (loss, carry), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-    updates, optimiser = OPTIMISER.update(gradient, state.optimiser, state.params)
-    rate = peak * SCHEDULE(1000 * (state.step + 1) / steps)
-    params = optax.apply_updates(state.params, optax.tree.scale(rate, updates))
-    return TrainState(params, optimiser, carry, state.step + 1), loss
-
-
-def steps_in_time(model: CharacterModel, rows: Streams, options: Options) -> int:
+def steps_in_time(task: Task, options: Options) -> int:
     """Time a few steps once they are compiled; return how many fill the minutes."""
-    state = initial_state(model, options.batch, options.seed)
-    seconds = []
+    adamw, data, seconds = optimiser(options, 1000), iter(task.rows), []
+    averaged = options.average is not None
+    key = jax.random.key(0)
+    state = training.initial_state(task.params, adamw, key, carry=task.carry, average=averaged)
     for _ in range(12):
         begin = time.perf_counter()
-        state, loss = train_step(model, state, rows, options.chunk, options.learning_rate, 1000)
-        loss.block_until_ready()
+        state, metrics = training.compiled_step(
+            task.loss, adamw, state, next(data), decay=options.average
+        )
+        jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - begin)
-    minutes = options.minutes or (0.04 if options.quick else 2.0)
-    return max(1, round(60 * minutes / statistics.median(seconds[2:])))
+    usual = 0.04 if options.quick else 10.0 if options.data in DEFAULTS else 2.0
+    return max(1, round(60 * (options.minutes or usual) / statistics.median(seconds[2:])))
 
 
-def train(
-    model: CharacterModel, text: Text, held_out: Streams, options: Options
-) -> tuple[Any, list[Point]]:
-    """Train the model: its parameters, and the loss curve."""
-    rows = jax.device_put(characters.training_rows(text, options.batch))
-    steps = options.steps or steps_in_time(model, rows, options)
+def train(task: Task, text: Text, options: Options, steps: int) -> training.Fitted:
+    """Train the model; a run that finds its own checkpoints goes on from them."""
+    every = max(1, steps // POINTS)
+    validation = None
+    if text.validation is not None:
+        held_out = texts.rows(text.validation, SPAN)
+        score = functools.partial(nats_of, task.model, task.loss, held_out)
+        validation = training.Validation(score, every)
     size = options.batch * options.chunk
-    print(f"training: {steps:,} steps of {size:,} characters, {steps * size:,} in all")
-    state = initial_state(model, options.batch, options.seed)
-    points, seconds, validated = [], 0.0, 0
-    with progress(steps) as report:
-        for step in range(1, steps + 1):
-            begin = time.perf_counter()
-            state, loss = train_step(
-                model, state, rows, options.chunk, options.learning_rate, steps
-            )
-            bits = float(loss) / math.log(2)
-            seconds += time.perf_counter() - begin
-            scored = None
-            if step * VALIDATION_POINTS // steps > validated:
-                validated += 1
-                scored = bits_of(model, state.params, held_out)
-            points.append(Point(step, step * size, seconds, bits, scored))
-            recent = statistics.fmean(point.training_bits for point in points[-25:])
-            report(step, f"{recent:.3f} bits/char  {step * size / seconds:,.0f} char/s")
-    return state.params, points
+    print(f"training: {steps:,} steps of {size:,} {text.unit}s, {steps * size:,} in all")
+    config = {"options": asdict(options), "vocabulary": text.vocabulary, "steps": steps}
+    return training.fit(
+        task.loss,
+        task.params,
+        optimiser(options, steps),
+        task.rows,
+        steps=steps,
+        key=jax.random.key(options.seed),
+        carry=task.carry,
+        average=options.average,
+        validation=validation,
+        checkpoints=training.Checkpoints(options.out / RUN, every=every, keep=1, config=config),
+        writers=[Lines(steps, text.unit)],
+    )
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _score(
-    model: CharacterModel, params: Any, carry: Any, rows: Streams
-) -> tuple[jax.Array, jax.Array, Any]:
-    nats, carry = losses(model, params, carry, rows)
-    scored = rows.targets >= 0
-    return jnp.sum(nats, where=scored), jnp.sum(scored), carry
+class Lines:
+    """A line now and then, where there is no terminal for a bar."""
+
+    def __init__(self, steps: int, unit: Unit):
+        self.unit: Unit = unit
+        self.steps, self.shown = steps, 0
+
+    def start(self, step: int) -> None:
+        """Say where a run goes on."""
+        self.shown = step * 10 // self.steps
+        if step:
+            print(f"going on from step {step:,}")
+
+    def write(self, record: training.Record) -> None:
+        """Print a tenth of all records, about."""
+        share = int(record["step"]) * 10 // self.steps
+        if share > self.shown and "loss" in record and not sys.stderr.isatty():
+            score, name = texts.measure(self.unit, record["loss"]), texts.measure_name(self.unit)
+            speed = record["tokens_per_second"]
+            print(f"{share:3}0%  {score:.3f} {name}  {speed:,.0f} {self.unit}s/s", flush=True)
+            self.shown = share
+
+    def sync(self) -> None:
+        """Nothing is kept here."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
-def bits_of(model: CharacterModel, params: Any, rows: Streams) -> float:
-    """Bits per character over rows whose length is a multiple of SPAN, the carry passed on."""
-    carry = initial_carry(model, params, rows.inputs.shape[1])
-    nats, count = 0.0, 0
-    for start in range(0, len(rows.inputs), SPAN):
-        part = jax.tree.map(lambda a, s=start: a[s : s + SPAN], rows)
-        more, scored, carry = _score(model, params, carry, part)
-        nats, count = nats + float(more), count + int(scored)
-    return nats / count / math.log(2)
+def nats_of(model: LanguageModel, loss: training.Loss, part: training.Chunk, params: Any) -> float:
+    """Nats per symbol over rows, the carry passed on."""
+    carry = initial_carry(model, params, part.inputs.shape[1])
+    spans = range(0, len(part.inputs), SPAN)
+    parts = (jax.tree.map(lambda a, s=s: a[s : s + SPAN], part) for s in spans)
+    return training.evaluate(loss, params, parts, carry)["loss"]
+
+
+def finished_params(fitted: training.Fitted, text: Text) -> Any:
+    """The average if there is one; the best ones where what chose them is not what is scored."""
+    if fitted.best is not None and text.test is not None:
+        return fitted.best.params
+    return fitted.state.params if fitted.state.average is None else fitted.state.average
 
 
 # --- samples ---
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def read_prompt(model: CharacterModel, params: Any, tokens: jax.Array) -> tuple[Any, jax.Array]:
-    """Read tokens (T,): the carry after them, and the logits of the next one (1, V)."""
-    carry, logits = apply(model, params, None, tokens[:, None], (tokens == 0)[:, None])
-    return carry, logits[-1]
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def sample(
-    model: CharacterModel,
-    params: Any,
-    state: tuple[Any, jax.Array],
-    keys: jax.Array,
-    temperature: float,
-) -> tuple[tuple[Any, jax.Array], jax.Array]:
-    """Draw a token with each key, and read it before the next is drawn.
-
-    Args:
-        model: the model.
-        params: its parameters.
-        state: the carry, and the logits of the next token (1, V).
-        keys: (n,).
-        temperature: what the logits are divided by.
-
-    Returns:
-        The state after the last token, and the tokens (n,).
-    """
-
-    def draw(state: tuple[Any, jax.Array], key: jax.Array) -> tuple[tuple[Any, jax.Array], Any]:
-        carry, logits = state
-        token = jax.random.categorical(key, logits / temperature)  # (1,)
-        # A boundary symbol begins a new file, as in training.
-        return apply(model, params, carry, token, token == 0, method="read_one"), token[0]
-
-    return jax.lax.scan(draw, state, keys)
+def read_token(
+    model: LanguageModel, boundary: int | None, params: Any, carry: Any, token: jax.Array, _: None
+) -> tuple[Any, jax.Array]:
+    """The step function of ``rnnjax.decoding``; a boundary begins a new file, as in training."""
+    reset = token == (-1 if boundary is None else boundary)
+    return apply(model, params, carry, token, reset, method="read_one")
 
 
 def write(
-    model: CharacterModel, params: Any, vocabulary: Vocabulary, options: Options
+    model: LanguageModel, params: Any, vocabulary: Any, unit: Unit, options: Options
 ) -> Iterator[str]:
-    """Go on from the prompt, a few characters at a time."""
-    state = read_prompt(model, params, vocabulary.encode(BOUNDARY + options.prompt))
-    key = jax.random.key(options.seed)
-    for begin in range(0, options.length, BLOCK):
-        keys = jax.random.split(jax.random.fold_in(key, begin), BLOCK)
-        state, tokens = sample(model, params, state, keys, options.temperature)
-        yield vocabulary.decode(tokens[: options.length - begin])
+    """Go on from the prompt, a piece of text at a time."""
+    boundary = 0 if unit == "character" else None
+    step = Partial(functools.partial(read_token, model, boundary), params)
+    prompt = jnp.concatenate([jnp.zeros(1, jnp.int32), vocabulary.encode(options.prompt)])
+    tokens = decoding.stream(
+        step,
+        initial_carry(model, params, 1),
+        prompt[:, None],
+        jax.random.key(options.seed),
+        max_length=options.length,
+        temperature=options.temperature,
+    )
+    written, text = [], ""
+    for token in tokens:
+        written.append(int(token[0]))
+        longer = vocabulary.decode(written)
+        yield longer[len(text) :]
+        text = longer
 
 
-def show(prompt: str, pieces: Iterator[str]) -> None:
+def show(prompt: str, unit: Unit, pieces: Iterator[str]) -> None:
     """Print a sample while it is written, with a line where a file ends."""
-    print(prompt, end="", flush=True)
+    print(prompt, end=" " if prompt and unit == "word" else "", flush=True)
     for piece in pieces:
-        print(piece.replace(BOUNDARY, "\n--- end of file ---\n"), end="", flush=True)
+        print(piece.replace("\0", "\n--- end of file ---\n"), end="", flush=True)
     print()
 
 
 # --- runs ---
 
 
-def save(out: Path, params: Any, points: Sequence[Point], config: dict[str, Any]) -> None:
-    """Write the parameters, the configuration, and the loss curve in numbers and as a picture."""
-    with replacing(out) as folder:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder / CHECKPOINT, params)
-        (folder / CONFIG).write_text(json.dumps(config, indent=2, default=str), "utf-8")
-        with (folder / CURVE).open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([Point._fields, *points])
-        learning_curve(
-            folder / PICTURE,
-            [point.characters for point in points],
-            [point.training_bits for point in points],
-            {p.characters: p.validation_bits for p in points if p.validation_bits is not None},
-            baselines(config["ngram_bits"]),
-            "characters seen",
-            "bits per character",
-        )
-
-
-def load(options: Options) -> tuple[CharacterModel, Any, Vocabulary]:
-    """Read back a trained model, its parameters and its vocabulary.
-
-    Raises:
-        OptionError: there is none in --out, or it cannot be read.
-    """
-    train_first = f"Train one first: python -m examples.language_model --out {options.out}"
-    config_file = options.out / CONFIG
-    if not config_file.is_file():
-        raise OptionError(
-            f"--out: expected a trained model; there is no {config_file}. {train_first}"
-        )
-    try:
-        config = json.loads(config_file.read_text("utf-8"))
-        vocabulary = Vocabulary(tuple(config["symbols"]))
-        sizes = {name: config["options"][name] for name in ("cell", "hidden", "layers")}
-        model = build(replace(options, **sizes), len(vocabulary))
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # wherever it was trained
-        shapes = jax.eval_shape(functools.partial(initial_params, model, options.seed))
-        target = jax.tree.map(lambda leaf: leaf.update(sharding=here), shapes)
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore((options.out / CHECKPOINT).resolve(), target)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise OptionError(
-            f"--out: expected a trained model; {options.out} cannot be read "
-            f"({type(error).__name__}: {error}). {train_first}"
-        ) from error
-    return model, params, vocabulary
-
-
-def train_and_report(options: Options) -> None:
-    """Train a model, score it beside the baselines, keep it, and let it write."""
-    with blame("--out"):
-        check_replaceable(options.out, (CHECKPOINT, CONFIG, CURVE, PICTURE))
-    text = read_text(options)
-    print(
-        f"text: {text.source}; {len(text.train):,} characters to train on, "
-        f"{len(text.validation):,} to validate on, {len(text.vocabulary)} symbols"
+def draw(out: Path, fitted: training.Fitted, text: Text, ngrams: dict[int, float]) -> None:
+    """Write the loss curve in numbers and as a picture."""
+    columns = ["step", "symbols", "seconds", "training_nats", "validation_nats"]
+    seen, curve = 0, []
+    for record in fitted.records:
+        seen += int(record.get("tokens", 0))
+        row = [record["step"], seen, record["seconds"], record.get("loss")]
+        curve.append([*row, record.get("validation_loss")])
+    with (out / CURVE).open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *curve])
+    scored = {row[1]: texts.measure(text.unit, row[4]) for row in curve if row[4] is not None}
+    curve = [row for row in curve if row[3] is not None]
+    learning_curve(
+        out / PICTURE,
+        [row[1] for row in curve],
+        [texts.measure(text.unit, row[3]) for row in curve],
+        scored,
+        texts.baselines(text.unit, ngrams),
+        f"{text.unit}s seen",
+        texts.measure_name(text.unit),
     )
-    model = build(options, len(text.vocabulary))
-    held_out = characters.validation_rows(text, SPAN)
-    params, points = train(model, text, held_out, options)
-    bits, ngrams = bits_of(model, params, held_out), characters.ngram_bits(text)
-    print(f"{bits:.3f} bits per character over the whole validation text, which")
-    print(*(f"  {verdict(bits, *baseline)}" for baseline in baselines(ngrams).items()), sep="\n")
-    config = {
-        "options": asdict(options),
+
+
+def train_and_report(text: Text, options: Options, steps: int | None) -> None:
+    """Train a model, score it beside the baselines, keep it, and let it write."""
+    held_out = len(text.scored.tokens)
+    print(
+        f"text: {text.source}; {len(text.train.tokens):,} {text.unit}s to train on, {held_out:,} "
+        f"to be scored on, {len(text.vocabulary):,} symbols"
+    )
+    task = prepare(text, options)
+    steps = steps or steps_in_time(task, options)
+    fitted = train(task, text, options, steps)
+    params = finished_params(fitted, text)
+    nats = nats_of(task.model, task.loss, texts.rows(text.scored, SPAN), params)
+    ngrams = texts.ngram_nats(text)
+    scores = {
         "text": text.source,
-        "training_characters": len(text.train),
-        "validation_characters": len(text.validation),
-        "symbols": "".join(text.vocabulary.symbols),
-        "steps": points[-1].step,
-        "training_seconds": points[-1].seconds,
-        "bits_per_character": bits,
-        "ngram_bits": ngrams,
+        "unit": text.unit,
+        "training_symbols": len(text.train.tokens),
+        "scored_symbols": held_out - 1,
+        "steps": steps,
+        "training_seconds": fitted.records[-1]["seconds"],
+        "nats": nats,
+        texts.measure_name(text.unit).replace(" ", "_"): texts.measure(text.unit, nats),
+        "ngram_nats": ngrams,
     }
-    save(options.out, params, points, config)
+    score, name = texts.measure(text.unit, nats), texts.measure_name(text.unit)
+    print(f"{score:.3f} {name} ({nats:.4f} nats), the carry passed on, which")
+    for baseline in texts.baselines(text.unit, ngrams).items():
+        print(f"  {texts.verdict(score, *baseline)}")
+    if len(text.scored.tokens) > SPAN:
+        cold = nats_of(task.model, task.loss, texts.windows(text.scored, SPAN), params)
+        scores["nats_in_windows_of_256"] = cold
+        print(f"{cold:.4f} nats where each {SPAN} symbols begin without memory")
+    (options.out / SCORES).write_text(json.dumps(scores, indent=2), "utf-8")
+    draw(options.out, fitted, text, ngrams)
     print(f"kept in {options.out}; a sample:\n")
-    show(options.prompt, write(model, params, text.vocabulary, options))
+    show(options.prompt, text.unit, write(task.model, params, text.vocabulary, text.unit, options))
 
 
 def read_text(options: Options) -> Text:
     """Read the text.
 
     Raises:
-        OptionError: it cannot be read, is too short, or lacks a character of the prompt.
+        OptionError: it cannot be read, is too short, or lacks a symbol of the prompt.
     """
     with blame("--data" if options.data else "--characters"):
-        text = characters.read(options.data, options.characters)
+        text = texts.read(options.data, options.unit, options.characters)
         needed = options.batch * options.chunk + 1
-        if len(text.train) < needed:
+        if len(text.train.tokens) < needed:
             raise ValueError(
-                f"expected at least {needed} characters to train on, for --batch {options.batch} "
-                f"rows of --chunk {options.chunk}; got {len(text.train)}. Give a longer text, or "
-                "lower --batch or --chunk."
+                f"expected at least {needed} {text.unit}s to train on, for --batch "
+                f"{options.batch} rows of --chunk {options.chunk}; got {len(text.train.tokens)}. "
+                "Give a longer text, or lower --batch or --chunk."
             )
     with blame("--prompt"):
         text.vocabulary.require(options.prompt)
     return text
 
 
+def load(out: Path) -> training.Saved:
+    """Read back a run.
+
+    Raises:
+        OptionError: there is none in --out, or it cannot be read.
+    """
+    train_first = f"Train one first: python -m examples.language_model --out {out}"
+    try:
+        return training.load(out / RUN)
+    except (OSError, ValueError) as error:
+        raise OptionError(
+            f"--out: expected a run; {out} has none that can be read ({error}) {train_first}"
+        ) from error
+
+
+def resume(options: Options) -> None:
+    """Go on with a run that was stopped, as it was begun."""
+    config = load(options.out).config
+    begun = replace(Options(**config["options"]), out=options.out)
+    train_and_report(read_text(begun), begun, config["steps"])
+
+
 def generate(options: Options) -> None:
     """Write text with a trained model."""
-    model, params, vocabulary = load(options)
+    saved = load(options.out)
+    begun, vocabulary = Options(**saved.config["options"]), saved.config["vocabulary"]
     with blame("--prompt"):
         vocabulary.require(options.prompt)
-    show(options.prompt, write(model, params, vocabulary, options))
+    model = build(begun, len(vocabulary))
+    params = saved.params if saved.average is None else saved.average
+    params = jax.tree.map(jnp.asarray, params)
+    show(options.prompt, begun.unit, write(model, params, vocabulary, begun.unit, options))
 
 
 def check(options: Options) -> None:
@@ -464,27 +516,43 @@ def check(options: Options) -> None:
     Raises:
         OptionError: an option is out of range, or two do not go together.
     """
-    for name in ("characters", "layers", "hidden", "batch", "chunk", "length", "steps"):
+    sizes = ("characters", "layers", "hidden", "embedding", "batch", "chunk", "length", "steps")
+    for name in sizes:
         at_least_one(name, getattr(options, name))
     for name in ("minutes", "temperature", "learning_rate"):
         positive(name, getattr(options, name))
+    for name in ("dropout", "embedding_dropout", "average"):
+        value = getattr(options, name)
+        if value is not None and not 0 <= value < 1:
+            option = "--" + name.replace("_", "-")
+            raise OptionError(f"{option}: expected a number in [0, 1); got {value}.")
     if options.steps is not None and options.minutes is not None:
         raise OptionError("--steps, --minutes: expected one of the two; got both. Drop one.")
+    if options.generate and options.resume:
+        raise OptionError("--generate, --resume: expected one of the two; got both. Drop one.")
 
 
 def main(options: Options) -> None:
-    """Train, or generate."""
+    """Train, go on training, or generate."""
     check(options)
     if options.generate:
         generate(options)
+    elif options.resume:
+        resume(options)
     else:
-        train_and_report(options)
+        with blame("--out"):
+            check_replaceable(options.out, (RUN, SCORES, CURVE, PICTURE))
+        text = read_text(options)
+        set_aside(options.out)
+        train_and_report(text, options, options.steps)
 
 
 def command(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; --quick changes what the other options are by default."""
-    quick = "--quick" in (sys.argv if argv is None else argv)
-    run(main, QUICK if quick else Options(), argv)
+    """Run the command line; --quick and named data change what the other options are by default."""
+    typed = sys.argv[1:] if argv is None else argv
+    named = [DEFAULTS[word] for word in typed if word in DEFAULTS]
+    default = QUICK if "--quick" in typed else Options()
+    run(main, named[0] if named else default, argv)
 
 
 if __name__ == "__main__":

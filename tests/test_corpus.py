@@ -15,7 +15,6 @@ from examples.support.corpus import (
     pack,
     python_sources,
     split,
-    streams,
     text_file,
 )
 
@@ -189,26 +188,3 @@ def test_pack_keeps_documents_apart(documents):
     assert (tokens.dtype, starts.dtype) == (np.int32, np.bool_)
     assert np.array_equal(tokens == 0, starts)
     assert vocabulary.decode(tokens).split(BOUNDARY)[1:] == [d.text for d in documents]
-
-
-@given(n=st.integers(2, 60), data=st.data())
-def test_streams_are_rows_of_one_text(n, data):
-    batch = data.draw(st.integers(1, n - 1))
-    starts = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
-    rows = streams(np.arange(n, dtype=np.int32), starts, batch)
-    length = (n - 1) // batch
-    assert {x.shape for x in rows} == {(length, batch)}
-    assert rows.inputs.T.ravel().tolist() == list(range(length * batch))
-    assert np.array_equal(rows.targets, rows.inputs + 1)
-    assert np.array_equal(rows.resets, starts[rows.inputs])
-    assert (rows.inputs.dtype, rows.resets.dtype) == (np.int32, np.bool_)
-
-
-def test_streams_refuses():
-    tokens, starts = np.zeros(5, np.int32), np.zeros(5, bool)
-    with pytest.raises(ValueError, match="batch = 5 rows need at least 6 tokens; got 5"):
-        streams(tokens, starts, 5)
-    with pytest.raises(ValueError, match="batch must be at least 1; got 0"):
-        streams(tokens, starts, 0)
-    with pytest.raises(ValueError, match=r"must both be \(n,\); got \(5,\) and \(4,\)"):
-        streams(tokens, starts[:4], 2)

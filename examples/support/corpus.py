@@ -1,16 +1,10 @@
-"""Text as integer streams: documents, a vocabulary of characters, rows for truncated BPTT.
+"""Text as integers: documents, a vocabulary of characters, one stream of all.
 
-With the documents d_1, d_2, ... of one split, the boundary symbol 0 and batch B,
+With the documents d_1, d_2, ... of one split and the boundary symbol 0,
 
-    pack:     x = 0 d_1 0 d_2 ...,                      starts[i] = (x_i stands before a document)
-    streams:  inputs[t, b] = x_{bL + t},                t = 0 .. L - 1,  b = 0 .. B - 1,
-              targets[t, b] = x_{bL + t + 1},           L = floor((n - 1) / B),
-              resets[t, b] = starts[bL + t],
+    x = 0 d_1 0 d_2 ...,    starts[i] = (x_i stands before a document),
 
-so row b goes on from where row b - 1 ends, and a carry handed from one slice of t to the next
-belongs to the same text (Mikolov et al., "Recurrent neural network based language model",
-Interspeech 2010, for one stream; the cut into B rows is word_language_model's `batchify` in
-pytorch/examples). `resets` has the meaning of `rnnjax.scan`'s: True replaces the carry before the
+and `rnnjax.training.TokenStreams` cuts x into rows: with `starts` it resets the carry before the
 boundary symbol is read, so no document sees the one before it.
 """
 
@@ -22,12 +16,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 BOUNDARY = "\0"
 UNKNOWN = "\ufffd"
@@ -53,14 +45,6 @@ class Document(NamedTuple):
 
     name: str
     text: str
-
-
-class Streams(NamedTuple):
-    """B contiguous rows of a packed text, time first."""
-
-    inputs: NDArray[np.int32]  # (L, B)
-    targets: NDArray[np.int32]  # (L, B), the input one step later
-    resets: NDArray[np.bool_]  # (L, B), True where the input is a document's boundary
 
 
 def python_sources(max_characters: int) -> list[Document]:
@@ -256,46 +240,6 @@ def pack(
     return vocabulary.encode("".join(texts)), starts
 
 
-def streams(tokens: NDArray[np.int32], starts: NDArray[np.bool_], batch: int) -> Streams:
-    """Cut a packed text into `batch` rows of L = (n - 1) // batch predictions, time first.
-
-    The targets of a row end on the first input of the next; the last (n - 1) mod batch tokens are
-    dropped.
-
-    Args:
-        tokens: (n,) ids.
-        starts: (n,) True at a document's boundary symbol.
-        batch: B, the number of rows.
-
-    Raises:
-        ValueError: batch is below 1, the shapes differ, or the text is too short for the batch.
-
-    Example:
-        >>> rows = streams(np.arange(7), np.arange(7) == 4, batch=2)
-        >>> rows.inputs.T.tolist(), rows.targets.T.tolist()
-        ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
-        >>> rows.resets.T.astype(int).tolist()
-        [[0, 0, 0], [0, 1, 0]]
-    """
-    if tokens.ndim != 1 or tokens.shape != starts.shape:
-        raise ValueError(
-            f"streams: tokens and starts must both be (n,); got {tokens.shape} and {starts.shape}."
-        )
-    if batch < 1:
-        raise ValueError(f"streams: batch must be at least 1; got {batch}.")
-    if len(tokens) <= batch:
-        raise ValueError(
-            f"streams: batch = {batch} rows need at least {batch + 1} tokens; got {len(tokens)}. "
-            "Give a longer text or a smaller batch."
-        )
-    used = (len(tokens) - 1) // batch * batch
-    return Streams(
-        _time_major(tokens[:used], batch),
-        _time_major(tokens[1 : used + 1], batch),
-        _time_major(starts[:used], batch),
-    )
-
-
 def _hash(name: str) -> bytes:
     return sha256(name.encode("utf-8", "surrogatepass")).digest()
 
@@ -339,10 +283,6 @@ def _split_text(
             f"{validation_share}: one side would be empty."
         )
     return [Document(name, text[:cut])], [Document(name, text[cut:])]
-
-
-def _time_major(row: NDArray[Scalar], batch: int) -> NDArray[Scalar]:
-    return np.ascontiguousarray(row.reshape(batch, -1).T)  # (L, B)
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

@@ -1,7 +1,8 @@
-"""A folder of results that is either the old one or the new one, never half of each."""
+"""The folder of a run: a new one never costs the one before."""
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -24,6 +25,17 @@ def check_replaceable(folder: Path, names: Collection[str]) -> None:
             f"expected a new folder or one of an earlier run, which is replaced; {folder} also "
             f"holds {strangers[0]!r}. Name another folder, or move that away."
         )
+
+
+def set_aside(folder: Path) -> None:
+    """Make a new folder; one of that name is kept as `NAME.before`, in place of an older one."""
+    folder = folder.resolve()
+    if folder.exists():
+        before = folder.with_name(f"{folder.name}.before")
+        if before.exists():
+            shutil.rmtree(before)
+        folder.rename(before)
+    folder.mkdir(parents=True)
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import benchmarks
 from benchmarks import __main__ as command
-from benchmarks import document, results, timing
+from benchmarks import document, results, streaming, timing
 from benchmarks import scan_vs_unrolled as bench
 
 MILLISECONDS = {
@@ -209,8 +210,25 @@ def test_list_command_names_every_benchmark(capsys):
 
 
 def test_unknown_benchmark_is_told_the_names():
-    with pytest.raises(SystemExit, match=r"NAME must be one of scan_vs_unrolled, tables; got 'sc'"):
+    with pytest.raises(
+        SystemExit, match=r"NAME must be one of scan_vs_unrolled, streaming, tables; got"
+    ):
         command.main(["sc"])
+
+
+def test_every_way_of_streaming_writes_its_tokens():
+    pytest.importorskip("torch")
+    case = streaming.Case(T=3, B=2, N=8)
+    with jax.numpy_rank_promotion("allow"):  # Flax's Dense broadcasts its bias
+        rows = streaming.measure_case(case, rounds=1)
+    assert [row["strategy"] for row in rows] == [arm.name for arm in streaming.ARMS]
+    for row in rows:
+        assert row["microseconds_per_token"] == pytest.approx(1e3 * row["milliseconds"] / 3)
+    (table,) = streaming.tabulate(rows)
+    assert len(table.rows) == len(streaming.ARMS)
+    assert streaming.summarise(rows).startswith("B=2, N=8: sample writes")
+    made_up = results.Results("streaming", "a device", 1, {}, None, "2026-01-01", "", rows)
+    assert streaming.draw(made_up).axes
 
 
 def test_every_benchmark_keeps_the_contract():

@@ -24,3 +24,15 @@ def test_every_cell_and_strategy_on_eight_devices():
     collectives = [line for line in lines if line.startswith("collectives:")]
     assert len(values) == len(REPRESENTATIVES) * len(RUNNERS)
     assert len(collectives) == len(CELLS) * len(RUNNERS)
+
+
+def test_training_on_eight_devices_is_training_on_one(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.parallel_training", str(tmp_path)],
+        cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.splitlines() == ["same on 8 devices", "no collective inside a loop"]

@@ -36,6 +36,15 @@ class DataParallel:
     axis: str = "batch"
     batch: Any = None
 
+    def specs(self, batch: PyTree) -> PyTree:
+        """Return the ``PartitionSpec`` of each array of a batch."""
+        rows = PartitionSpec(None, self.axis) if self.batch is None else self.batch
+        return jax.tree.broadcast(rows, batch, is_leaf=lambda a: isinstance(a, PartitionSpec))
+
+    def shardings(self, batch: PyTree) -> PyTree:
+        """Return where each array of a batch lies."""
+        return jax.tree.map(functools.partial(NamedSharding, self.mesh), self.specs(batch))
+
 
 def compiled_step(
     loss: Loss,
@@ -49,6 +58,8 @@ def compiled_step(
 ) -> tuple[TrainState, Metrics]:
     """``tbptt_step``, compiled once for the same functions; it takes the memory of ``state``."""
     step = _jitted(deterministic, jax.default_backend())
+    if parallel is not None:
+        batch = jax.device_put(batch, parallel.shardings(batch))
     return step(loss, optimiser, state, batch, decay=decay, parallel=parallel)
 
 
@@ -118,11 +129,10 @@ def _maybe_sharded(
     if parallel is None:
         return step(state, batch)
     specs = _specs(parallel)
-    rows = PartitionSpec(None, parallel.axis) if parallel.batch is None else parallel.batch
     return jax.shard_map(
         functools.partial(step, axis=parallel.axis),
         mesh=parallel.mesh,
-        in_specs=(specs, rows),
+        in_specs=(specs, parallel.specs(batch)),
         out_specs=(specs, PartitionSpec()),
     )(state, batch)
 

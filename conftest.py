@@ -1,11 +1,33 @@
 """Code blocks in the README, the docs and the docstrings are tests."""
 
+import os
+import tempfile
+from typing import Any
+
 from sybil import Sybil
 from sybil.document import PythonDocStringDocument
 from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 
-PAGES = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"])
+
+def enter_new_folder(namespace: dict[str, Any]) -> None:
+    """Let a page write into a folder of its own."""
+    namespace["_folder"], namespace["_before"] = tempfile.TemporaryDirectory(), os.getcwd()
+    os.chdir(namespace["_folder"].name)
+
+
+def leave_folder(namespace: dict[str, Any]) -> None:
+    """Remove what a page wrote."""
+    os.chdir(namespace["_before"])
+    namespace["_folder"].cleanup()
+
+
+PAGES = Sybil(
+    parsers=[PythonCodeBlockParser()],
+    patterns=["README.md", "docs/*.md"],
+    setup=enter_new_folder,
+    teardown=leave_folder,
+)
 DOCSTRINGS = Sybil(
     parsers=[DocTestParser()],
     patterns=[f"{folder}/**/*.py" for folder in ("rnnjax", "examples", "benchmarks")],

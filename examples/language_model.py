@@ -38,7 +38,7 @@ import optax
 from jax.tree_util import Partial
 
 import rnnjax
-from examples.support import texts
+from examples.support import datasets, texts
 from examples.support.cli import OptionError, at_least_one, blame, positive, run
 from examples.support.figures import learning_curve
 from examples.support.folders import check_replaceable, set_aside
@@ -102,7 +102,7 @@ class Options:
     steps: int | None = None
     """Steps of the optimiser, instead of --minutes."""
     minutes: float | None = None
-    """Minutes of training; 2 where neither is given, 10 for a named text."""
+    """Minutes of training; 2 where neither is given, 10 for a text with a name by the character."""
     quick: bool = False
     """A small model, little text, a few seconds; other options still count."""
     resume: bool = False
@@ -122,7 +122,7 @@ class Options:
 
 
 QUICK = Options(characters=300_000, hidden=96, batch=16, chunk=32)
-NAMED = Options(
+CHARACTERS = Options(
     embedding=128,
     hidden=512,
     dropout=0.4,
@@ -131,12 +131,20 @@ NAMED = Options(
     chunk=128,
     learning_rate=3e-3,
 )
+WORDS = Options(
+    embedding=256,
+    hidden=320,
+    tied=True,
+    dropout=0.6,
+    embedding_dropout=0.4,
+    average=0.99,
+    learning_rate=4e-3,
+    weight_decay=0.2,
+)
+WORD_STEPS = 1400  # of a small text and a large dictionary: then it overfits
 DEFAULTS = {
-    "tinyshakespeare": NAMED,
-    "tinyshakespeare-tuning": NAMED,
-    "viwiki": NAMED,
-    "wikitext2": NAMED,
-    "wikitext2-tuning": NAMED,
+    **dict.fromkeys(("tinyshakespeare", "tinyshakespeare-tuning", "viwiki"), CHARACTERS),
+    **dict.fromkeys(("wikitext2", "wikitext2-tuning"), WORDS),
 }
 
 
@@ -209,8 +217,7 @@ def initial_params(model: LanguageModel, seed: int) -> Any:
 
 def initial_carry(model: LanguageModel, params: Any, batch: int) -> Any:
     """Return the initial carry of every row."""
-    carry = model.cell.initial_carry(params["params"]["rnn"])
-    return jax.tree.map(lambda a: jnp.tile(a, (batch, *(1,) * a.ndim)), carry)
+    return rnnjax.initial_carry(model.cell, params["params"]["rnn"], batch)
 
 
 def apply(model: LanguageModel, params: Any, *inputs: Any, **options: Any) -> Any:
@@ -261,6 +268,15 @@ def prepare(text: Text, options: Options) -> Task:
     params = initial_params(model, options.seed)
     carry = initial_carry(model, params, options.batch)
     return Task(model, functools.partial(loss, model), rows, params, carry)
+
+
+def steps_of(task: Task, options: Options) -> int:
+    """The steps of a run: those asked for, those of its text, or those that fill the minutes."""
+    if options.steps is not None:
+        return options.steps
+    if options.minutes is None and options.data in datasets.BY_WORD:
+        return WORD_STEPS
+    return steps_in_time(task, options)
 
 
 def steps_in_time(task: Task, options: Options) -> int:
@@ -418,7 +434,7 @@ def draw(out: Path, fitted: training.Fitted, text: Text, ngrams: dict[int, float
     )
 
 
-def train_and_report(text: Text, options: Options, steps: int | None) -> None:
+def train_and_report(text: Text, options: Options, steps: int | None = None) -> None:
     """Train a model, score it beside the baselines, keep it, and let it write."""
     held_out = len(text.scored.tokens)
     print(
@@ -426,7 +442,7 @@ def train_and_report(text: Text, options: Options, steps: int | None) -> None:
         f"to be scored on, {len(text.vocabulary):,} symbols"
     )
     task = prepare(text, options)
-    steps = steps or steps_in_time(task, options)
+    steps = steps_of(task, options) if steps is None else steps
     fitted = train(task, text, options, steps)
     params = finished_params(fitted, text)
     nats = nats_of(task.model, task.loss, texts.rows(text.scored, SPAN), params)
@@ -544,7 +560,7 @@ def main(options: Options) -> None:
             check_replaceable(options.out, (RUN, SCORES, CURVE, PICTURE))
         text = read_text(options)
         set_aside(options.out)
-        train_and_report(text, options, options.steps)
+        train_and_report(text, options)
 
 
 def command(argv: Sequence[str] | None = None) -> None:

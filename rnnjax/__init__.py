@@ -10,7 +10,7 @@ from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU, GRUResetBefore
 from rnnjax.cells.lstm import LSTM, LSTMCarry
 from rnnjax.recurrence import Recurrence, Strategy
-from rnnjax.scan import scan, step, with_keys
+from rnnjax.scan import initial_carry, scan, step, with_keys
 from rnnjax.strategies.auto import Auto
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.sequential import Sequential
@@ -41,6 +41,7 @@ __all__ = [
     "Wrapper",
     "Zoneout",
     "decoding",
+    "initial_carry",
     "initializers",
     "product",
     "scan",

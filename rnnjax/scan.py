@@ -118,6 +118,41 @@ def step(
     return _step(cell, params, x, carry, mask, reset, context)
 
 
+def initial_carry(
+    cell: Cell, params: Params, batch: int, *, context: dict[str, PyTree] | None = None
+) -> Carry:
+    """Return the carry before the first step for every row: what ``carry=None`` stands for.
+
+    For what passes a carry on from call to call, so that the first call is no program of its own.
+
+    Args:
+        cell: the cell.
+        params: what ``cell.init`` returned.
+        batch: B.
+        context: as in ``scan``.
+
+    Returns:
+        The cell's initial carry, leading axis B.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: ``batch`` below 1, or a context that does not fit.
+
+    Example:
+        >>> import jax, rnnjax
+        >>> cell = rnnjax.LSTM(8)
+        >>> carry = rnnjax.initial_carry(cell, cell.init(jax.random.key(0), 4), batch=2)
+        >>> carry.c.shape, carry.h.shape
+        ((2, 8), (2, 8))
+    """
+    checks.instance("initial_carry", "cell", cell, Cell, "rnnjax.LSTM(64)")
+    checks.hashable("initial_carry", cell)
+    checks.params("initial_carry", cell, params)
+    checks.positive_int("initial_carry", "batch", batch)
+    checks.context(cell, context, checks.Axes("initial_carry", ("B",), (batch,)))
+    return _initial_carry(cell, params, context, batch=batch)
+
+
 def with_keys(key: Key, xs: PyTree) -> Keyed:
     """Pair inputs (T, B, …) with a key for each step and row, for cells that draw noise.
 
@@ -208,6 +243,15 @@ def _one_row(call: _Call, cell: Cell, params: Params, x: PyTree, context: Any) -
         return row_shapes(cell, row_params, feed(cell, x))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise checks.untraceable(call.owner, call.axes, cell, x, error) from error
+
+
+@functools.partial(jax.jit, static_argnames="batch")
+def _initial_carry(
+    cell: Cell, params: Params, context: dict[str, PyTree] | None, *, batch: int
+) -> Carry:
+    no_inputs = Inputs(None, None, None)
+    params = with_context(params, context)
+    return Recurrence(cell, params, None, None, no_inputs, batch=batch).initial_rows()
 
 
 @functools.partial(jax.jit, static_argnames="reverse")

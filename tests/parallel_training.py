@@ -46,7 +46,7 @@ def fit(folder, parallel, steps=STEPS):
         data,
         steps=steps,
         key=jax.random.key(1),
-        carry=jax.tree.map(lambda a: jnp.tile(a, (BATCH, 1)), CELL.initial_carry(params)),
+        carry=rnnjax.initial_carry(CELL, params, BATCH),
         average=0.9,
         checkpoints=training.Checkpoints(folder),
         log_every=1,

@@ -123,6 +123,16 @@ def test_no_steps_give_back_the_carry_and_empty_outputs():
         assert ys.shape == (0, 4, 9)
 
 
+@pytest.mark.parametrize("name", ["lstm", "stack", "attend"])
+def test_the_initial_carry_is_what_no_carry_stands_for(name):
+    c = case(name)
+    xs = jax.tree.map(lambda a: a[:0], c.xs)
+    expected, _ = rnnjax.scan(c.cell, c.params, xs, context=c.context)
+    found = rnnjax.initial_carry(c.cell, c.params, 4, context=c.context)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert largest_difference(found, expected) == 0
+
+
 def test_an_empty_batch():
     cell = CELLS["zoneout"]
     params = cell.init(jax.random.key(1), 3)

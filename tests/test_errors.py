@@ -65,6 +65,11 @@ CASES = {
         ValueError,
         r"scan: xs must be \(T, B, 3\) for LSTM\(5\); got \(7, 3\). Add a batch axis: xs\[:, None",
     ),
+    "no rows": (
+        lambda: rnnjax.initial_carry(LSTM, PARAMS, 0),
+        ValueError,
+        "initial_carry: batch must be at least 1; got 0",
+    ),
     "xs of rank 4": (lambda: scan(XS[None]), ValueError, r"xs must be \(T, B, 3\).*\(1, 7, 4, 3\)"),
     "width": (
         lambda: scan(jnp.ones((7, 4, 2))),

@@ -37,7 +37,7 @@ def params():
 
 
 def carry():
-    return jax.tree.map(lambda a: jnp.tile(a, (BATCH, 1)), CELL.initial_carry(params()["rnn"]))
+    return rnnjax.initial_carry(CELL, params()["rnn"], BATCH)
 
 
 def chunks():
@@ -135,6 +135,17 @@ def test_metrics_leave_the_names_of_fit_free():
     state = training.initial_state(jnp.float32(0), SGD, KEY)
     with pytest.raises(ValueError, match=r"'gradient_norm' free.*Rename"):
         training.tbptt_step(clashing, SGD, state, None)
+
+
+def test_a_carry_keeps_its_structure():
+    def growing(params, carry, batch, key):
+        return params, ((params, params), {})
+
+    state = training.initial_state(jnp.float32(0), SGD, KEY)
+    with pytest.raises(
+        ValueError, match=r"carry must be returned.*PyTreeDef\(None\).*initial_carry"
+    ):
+        training.tbptt_step(growing, SGD, state, None)
 
 
 # --- runs ---

@@ -48,7 +48,7 @@ def run(folder, steps, **options):
     symbols = np.random.default_rng(0).integers(0, SYMBOLS, 2000)
     data = Paced(symbols, batch_size=BATCH, chunk=13)
     params = {"rnn": CELL.init(jax.random.key(1), SYMBOLS), "head": jnp.zeros((24, SYMBOLS))}
-    carry = jax.tree.map(lambda a: jnp.tile(a, (BATCH, 1)), CELL.initial_carry(params["rnn"]))
+    carry = rnnjax.initial_carry(CELL, params["rnn"], BATCH)
     held_out = list(training.TokenStreams(symbols[::-1], batch_size=BATCH, chunk=50).once())[:2]
 
     def score(params):

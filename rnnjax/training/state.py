@@ -99,7 +99,7 @@ def tbptt_step(
         beside the loss's own metrics.
 
     Raises:
-        ValueError: the loss uses one of these four names, or its value is no scalar.
+        ValueError: the loss uses one of these four names, or returns a carry of another structure.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -137,7 +137,7 @@ def _differentiate(loss: Loss, state: TrainState, batch: PyTree, axis: str | Non
         params = jax.lax.pcast(params, axis, to="varying")
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     (value, (carry, metrics)), gradient = value_and_grad(params, carry, batch, key)
-    _check_names(metrics)
+    _check(state.carry, carry, metrics)
     if axis is not None:
         own = {name: metric for name, metric in metrics.items() if name != "tokens"}
         share = _share(metrics.get("tokens"), value, axis)
@@ -164,7 +164,13 @@ def _towards(average: PyTree, params: PyTree, step: Array, decay: float) -> PyTr
     return jax.tree.map(lambda a, p: a + rate.astype(a.dtype) * (p - a), average, params)
 
 
-def _check_names(metrics: Metrics) -> None:
+def _check(before: Carry, after: Carry, metrics: Metrics) -> None:
+    had, has = jax.tree.structure(before), jax.tree.structure(after)
+    if had != has:
+        raise ValueError(
+            f"loss: the carry must be returned as it was given, {had}; got {has}. Begin with one: "
+            "carry=rnnjax.initial_carry(cell, params, batch), or return the carry that came in."
+        )
     clash = [name for name in TAKEN if name in metrics]
     if clash:
         raise ValueError(

@@ -23,11 +23,13 @@ per word, beside Kneser-Ney n-grams on the same symbols.
 import csv
 import functools
 import json
+import os
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -42,6 +44,7 @@ from examples.support import datasets, texts
 from examples.support.cli import OptionError, at_least_one, blame, positive, run
 from examples.support.figures import learning_curve
 from examples.support.folders import check_replaceable, set_aside
+from examples.support.lines import Lines
 from examples.support.texts import Text, Unit
 from rnnjax import decoding, training
 
@@ -318,37 +321,14 @@ def train(task: Task, text: Text, options: Options, steps: int) -> training.Fitt
         average=options.average,
         validation=validation,
         checkpoints=training.Checkpoints(options.out / RUN, every=every, keep=1, config=config),
-        writers=[Lines(steps, text.unit)],
+        writers=[Lines(steps, functools.partial(words_of, text.unit))],
     )
 
 
-class Lines:
-    """A line now and then, where there is no terminal for a bar."""
-
-    def __init__(self, steps: int, unit: Unit):
-        self.unit: Unit = unit
-        self.steps, self.shown = steps, 0
-
-    def start(self, step: int) -> None:
-        """Say where a run goes on."""
-        self.shown = step * 10 // self.steps
-        if step:
-            print(f"going on from step {step:,}")
-
-    def write(self, record: training.Record) -> None:
-        """Print a tenth of all records, about."""
-        share = int(record["step"]) * 10 // self.steps
-        if share > self.shown and "loss" in record and not sys.stderr.isatty():
-            score, name = texts.measure(self.unit, record["loss"]), texts.measure_name(self.unit)
-            speed = record["tokens_per_second"]
-            print(f"{share:3}0%  {score:.3f} {name}  {speed:,.0f} {self.unit}s/s", flush=True)
-            self.shown = share
-
-    def sync(self) -> None:
-        """Nothing is kept here."""
-
-    def close(self) -> None:
-        """Nothing is open."""
+def words_of(unit: Unit, record: training.Record) -> str:
+    """What a line of progress says."""
+    measured, name = texts.measure(unit, record["loss"]), texts.measure_name(unit)
+    return f"{measured:.3f} {name}  {record['tokens_per_second']:,.0f} {unit}s/s"
 
 
 def nats_of(model: LanguageModel, loss: training.Loss, part: training.Chunk, params: Any) -> float:
@@ -411,8 +391,34 @@ def show(prompt: str, unit: Unit, pieces: Iterator[str]) -> None:
 # --- runs ---
 
 
-def draw(out: Path, fitted: training.Fitted, text: Text, ngrams: dict[int, float]) -> None:
-    """Write the loss curve in numbers and as a picture."""
+def score(task: Task, text: Text, params: Any) -> dict[str, Any]:
+    """Score params and n-grams on the part that nothing was learnt from or chosen by."""
+    nats = nats_of(task.model, task.loss, texts.rows(text.scored, SPAN), params)
+    scores = {
+        "nats": nats,
+        texts.measure_name(text.unit).replace(" ", "_"): texts.measure(text.unit, nats),
+        "ngram_nats": texts.ngram_nats(text),
+    }
+    if len(text.scored.tokens) > SPAN:
+        windows = texts.windows(text.scored, SPAN)
+        scores[f"nats_in_windows_of_{SPAN}"] = nats_of(task.model, task.loss, windows, params)
+    return scores
+
+
+def report(text: Text, scores: dict[str, Any]) -> None:
+    """Say how the model did, beside the n-grams."""
+    measured, name = texts.measure(text.unit, scores["nats"]), texts.measure_name(text.unit)
+    print(f"{measured:.3f} {name} ({scores['nats']:.4f} nats), the carry passed on, which")
+    for baseline in texts.baselines(text.unit, scores["ngram_nats"]).items():
+        print(f"  {texts.verdict(measured, *baseline)}")
+    cold = scores.get(f"nats_in_windows_of_{SPAN}")
+    if cold is not None:
+        print(f"{cold:.4f} nats where each {SPAN} symbols begin without memory")
+
+
+def keep(out: Path, fitted: training.Fitted, text: Text, scores: dict[str, Any]) -> None:
+    """Write the scores, and the loss curve in numbers and as a picture."""
+    (out / SCORES).write_text(json.dumps(scores, indent=2, default=str) + "\n", "utf-8")
     columns = ["step", "symbols", "seconds", "training_nats", "validation_nats"]
     seen, curve = 0, []
     for record in fitted.records:
@@ -421,53 +427,43 @@ def draw(out: Path, fitted: training.Fitted, text: Text, ngrams: dict[int, float
         curve.append([*row, record.get("validation_loss")])
     with (out / CURVE).open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *curve])
-    scored = {row[1]: texts.measure(text.unit, row[4]) for row in curve if row[4] is not None}
-    curve = [row for row in curve if row[3] is not None]
+    watched = {row[1]: row[4] for row in curve if row[4] is not None}
+    points, name = (watched, "validation") if watched else ({seen: scores["nats"]}, "test")
+    learnt = [row for row in curve if row[3] is not None]
     learning_curve(
         out / PICTURE,
-        [row[1] for row in curve],
-        [texts.measure(text.unit, row[3]) for row in curve],
-        scored,
-        texts.baselines(text.unit, ngrams),
-        f"{text.unit}s seen",
-        texts.measure_name(text.unit),
+        [row[1] for row in learnt],
+        [texts.measure(text.unit, row[3]) for row in learnt],
+        {at: texts.measure(text.unit, nats) for at, nats in points.items()},
+        texts.baselines(text.unit, scores["ngram_nats"]),
+        (f"{text.unit}s seen", texts.measure_name(text.unit)),
+        name,
     )
 
 
 def train_and_report(text: Text, options: Options, steps: int | None = None) -> None:
     """Train a model, score it beside the baselines, keep it, and let it write."""
-    held_out = len(text.scored.tokens)
     print(
-        f"text: {text.source}; {len(text.train.tokens):,} {text.unit}s to train on, {held_out:,} "
-        f"to be scored on, {len(text.vocabulary):,} symbols"
+        f"text: {text.source}; {len(text.train.tokens):,} {text.unit}s to train on, "
+        f"{len(text.scored.tokens):,} to be scored on, {len(text.vocabulary):,} symbols"
     )
     task = prepare(text, options)
     steps = steps_of(task, options) if steps is None else steps
     fitted = train(task, text, options, steps)
     params = finished_params(fitted, text)
-    nats = nats_of(task.model, task.loss, texts.rows(text.scored, SPAN), params)
-    ngrams = texts.ngram_nats(text)
     scores = {
         "text": text.source,
-        "unit": text.unit,
         "training_symbols": len(text.train.tokens),
-        "scored_symbols": held_out - 1,
+        "scored_symbols": len(text.scored.tokens) - 1,
         "steps": steps,
         "training_seconds": fitted.records[-1]["seconds"],
-        "nats": nats,
-        texts.measure_name(text.unit).replace(" ", "_"): texts.measure(text.unit, nats),
-        "ngram_nats": ngrams,
+        **score(task, text, params),
+        "options": asdict(options),
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} processors",
+        "versions": {name: version(name) for name in ("jax", "flax", "optax", "rnnjax")},
     }
-    score, name = texts.measure(text.unit, nats), texts.measure_name(text.unit)
-    print(f"{score:.3f} {name} ({nats:.4f} nats), the carry passed on, which")
-    for baseline in texts.baselines(text.unit, ngrams).items():
-        print(f"  {texts.verdict(score, *baseline)}")
-    if len(text.scored.tokens) > SPAN:
-        cold = nats_of(task.model, task.loss, texts.windows(text.scored, SPAN), params)
-        scores["nats_in_windows_of_256"] = cold
-        print(f"{cold:.4f} nats where each {SPAN} symbols begin without memory")
-    (options.out / SCORES).write_text(json.dumps(scores, indent=2), "utf-8")
-    draw(options.out, fitted, text, ngrams)
+    report(text, scores)
+    keep(options.out, fitted, text, scores)
     print(f"kept in {options.out}; a sample:\n")
     show(options.prompt, text.unit, write(task.model, params, text.vocabulary, text.unit, options))
 

@@ -16,41 +16,41 @@ def learning_curve(
     path: Path,
     seen: Sequence[float],
     training: Sequence[float],
-    validation: Mapping[float, float],
+    points: Mapping[float, float],
     levels: Mapping[str, float],
-    x_label: str,
-    y_label: str,
+    labels: tuple[str, str],
+    points_label: str = "validation",
 ) -> None:
-    """Draw training and validation losses, and baselines as horizontal lines, each labelled.
+    """Draw training losses, some of another text, and baselines as horizontal lines, labelled.
 
     Args:
         path: where the picture goes; its suffix chooses the format.
         seen: what the loss is drawn against, (n,).
         training: the loss at each, (n,); drawn smoothed over 1/50 of the run.
-        validation: a loss by what had been seen then.
+        points: a loss on another text by what had been seen then.
         levels: each baseline's loss by its name.
-        x_label: what is seen.
-        y_label: the loss and its unit.
+        labels: of the axes: what is seen; the loss and its unit.
+        points_label: what the points are of.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     smooth = _smoothed(np.asarray(training), max(1, len(training) // 50))
     axes.plot(seen, smooth, color=SERIES, linewidth=1.2)
-    axes.plot(list(validation), list(validation.values()), "o-", color=POINTS, markersize=4)
+    axes.plot(list(points), list(points.values()), "o-", color=POINTS, markersize=4)
     for level in levels.values():
         axes.axhline(level, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    lowest = min([*levels.values(), *validation.values(), smooth.min()])
-    highest = max([*levels.values(), *validation.values()])
+    lowest = min([*levels.values(), *points.values(), smooth.min()])
+    highest = max([*levels.values(), *points.values()])
     margin = 0.06 * (highest - lowest)
     axes.set_ylim(lowest - margin, highest + 2 * margin)  # the first steps may lie above
     axes.set_xlim(0, seen[-1])
-    labels = [(level, name, INK) for name, level in levels.items()]
-    labels.append((validation[max(validation)], "validation", POINTS))
-    labels.append((float(smooth[-1]), "training", SERIES))
-    _label_right(axes, labels)
+    named = [(level, name, INK) for name, level in levels.items()]
+    named.append((points[max(points)], points_label, POINTS))
+    named.append((float(smooth[-1]), "training", SERIES))
+    _label_right(axes, named)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 

@@ -25,7 +25,6 @@ import functools
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,9 +40,9 @@ from jax.tree_util import Partial
 
 import rnnjax
 from examples.support import datasets, texts
-from examples.support.cli import OptionError, at_least_one, blame, positive, run
+from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
 from examples.support.figures import learning_curve
-from examples.support.folders import check_replaceable, set_aside
+from examples.support.folders import set_aside
 from examples.support.lines import Lines
 from examples.support.texts import Text, Unit
 from rnnjax import decoding, training
@@ -60,6 +59,7 @@ STRATEGIES = {
     "unrolled": rnnjax.Unrolled(),
     "chunked": rnnjax.Chunked(),
 }
+PASSING = ("out", "quick", "resume", "generate", "prompt", "length", "temperature")  # not the run's
 POINTS = 8  # how often a run is validated and saved
 SPAN = 256  # symbols of a row that one call of the scoring reads
 RUN, SCORES, CURVE, PICTURE = "run", "scores.json", "loss.csv", "loss.png"
@@ -309,7 +309,12 @@ def train(task: Task, text: Text, options: Options, steps: int) -> training.Fitt
         validation = training.Validation(score, every)
     size = options.batch * options.chunk
     print(f"training: {steps:,} steps of {size:,} {text.unit}s, {steps * size:,} in all")
-    config = {"options": asdict(options), "vocabulary": text.vocabulary, "steps": steps}
+    config = {
+        "options": {name: value for name, value in asdict(options).items() if name not in PASSING},
+        "vocabulary": text.vocabulary,
+        "steps": steps,
+        "best": _has_chosen(text),
+    }
     return training.fit(
         task.loss,
         task.params,
@@ -339,9 +344,14 @@ def nats_of(model: LanguageModel, loss: training.Loss, part: training.Chunk, par
     return training.evaluate(loss, params, parts, carry)["loss"]
 
 
+def _has_chosen(text: Text) -> bool:
+    """Whether validation may choose the params, because something else is scored."""
+    return text.validation is not None and text.test is not None
+
+
 def finished_params(fitted: training.Fitted, text: Text) -> Any:
     """The average if there is one; the best ones where what chose them is not what is scored."""
-    if fitted.best is not None and text.test is not None:
+    if fitted.best is not None and _has_chosen(text):
         return fitted.best.params
     return fitted.state.params if fitted.state.average is None else fitted.state.average
 
@@ -496,7 +506,8 @@ def load(out: Path) -> training.Saved:
     """
     train_first = f"Train one first: python -m examples.language_model --out {out}"
     try:
-        return training.load(out / RUN)
+        saved = training.load(out / RUN)
+        return training.load(out / RUN, best=True) if saved.config["best"] else saved
     except (OSError, ValueError) as error:
         raise OptionError(
             f"--out: expected a run; {out} has none that can be read ({error}) {train_first}"
@@ -552,19 +563,16 @@ def main(options: Options) -> None:
     elif options.resume:
         resume(options)
     else:
-        with blame("--out"):
-            check_replaceable(options.out, (RUN, SCORES, CURVE, PICTURE))
         text = read_text(options)
-        set_aside(options.out)
+        with blame("--out"):
+            set_aside(options.out, (RUN, SCORES, CURVE, PICTURE))
         train_and_report(text, options)
 
 
 def command(argv: Sequence[str] | None = None) -> None:
     """Run the command line; --quick and named data change what the other options are by default."""
-    typed = sys.argv[1:] if argv is None else argv
-    named = [DEFAULTS[word] for word in typed if word in DEFAULTS]
-    default = QUICK if "--quick" in typed else Options()
-    run(main, named[0] if named else default, argv)
+    typed = parse(Options(), argv)
+    run(main, QUICK if typed.quick else DEFAULTS.get(typed.data or "", Options()), argv)
 
 
 if __name__ == "__main__":

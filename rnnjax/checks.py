@@ -76,6 +76,18 @@ def function(owner: str, name: str, value: Any) -> None:
         raise TypeError(f"{owner}: {name} must be a function; got {value!r}.")
 
 
+def key(owner: str, name: str, value: Any) -> None:
+    """Refuse anything but one key of ``jax.random``."""
+    dtype = getattr(value, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != jnp.uint32:
+        raise TypeError(
+            f"{owner}: {name} must be a key of jax.random; got {value!r}. Write jax.random.key(0)."
+        )
+    if jnp.ndim(value) != (0 if typed else 1):
+        raise ValueError(f"{owner}: {name} must be one key; got the shape {jnp.shape(value)}.")
+
+
 def probability(owner: str, name: str, value: Any) -> None:
     """Refuse anything but a number in [0, 1)."""
     if not isinstance(value, int | float) or not 0 <= value < 1:

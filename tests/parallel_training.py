@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import rnnjax
 from rnnjax import training
@@ -29,14 +30,16 @@ def loss(params, carry, batch, key):
     count = valid.sum()
     total = jnp.sum((ys - 0.3) ** 2, where=valid[..., None])
     metrics = {"tokens": count, "magnitude": jnp.abs(ys).sum() / count.astype(float)}
-    return total / count.astype(float), (carry, metrics)
+    metrics["longest"] = jnp.max(lengths * 0 + 7)  # an integer
+    return total / count.astype(float), (carry, metrics)  # NaN where there is no token
 
 
 def fit(folder, parallel, steps=STEPS):
     """Train on batches of sequences of very different lengths."""
     draw = np.random.default_rng(0)
     xs = draw.normal(size=(7, 64, SIZE)).astype(np.float32)
-    lengths = np.sort(draw.integers(1, 8, 64)).astype(np.int32)
+    lengths = np.sort(draw.integers(0, 8, 64)).astype(np.int32)
+    lengths[:4] = 0  # the first device of the first batch has no token
     data = training.ArrayBatches((xs, lengths), BATCH, in_axes=(1, 0), shuffle=False)
     params = CELL.init(jax.random.key(0), SIZE)
     return training.fit(
@@ -80,12 +83,36 @@ def check_collectives(state, eight):
     assert not collectives_inside_loops(text)
 
 
+def check_buckets(eight):
+    """Batches of padded sequences, whose filling rows have no token, need no words of their own."""
+    draw = np.random.default_rng(0)
+    sequences = [draw.normal(size=(n, SIZE)).astype(np.float32) for n in range(1, 20)]
+
+    def padded(params, carry, batch, key):
+        return loss(params, carry, batch["xs"], key)
+
+    def run(parallel):
+        return training.fit(
+            padded,
+            CELL.init(jax.random.key(0), SIZE),
+            OPTIMISER,
+            training.Buckets({"xs": sequences}, boundaries=(19,), batch_size=BATCH),
+            steps=4,
+            key=jax.random.key(1),
+            carry=rnnjax.initial_carry(CELL, CELL.init(jax.random.key(0), SIZE), BATCH),
+            parallel=parallel,
+        )
+
+    check_same(run(eight), run(None))
+    uneven = {"xs": np.zeros((3, 12, 2))}
+    with pytest.raises(ValueError, match="split evenly over the 8 devices"):
+        eight.specs(uneven)
+
+
 def main():
     """Train on one device, on eight, and on eight after one."""
     folder = Path(sys.argv[1])
-    rows = jax.sharding.PartitionSpec("batch")
-    steps_rows = jax.sharding.PartitionSpec(None, "batch")
-    eight = training.DataParallel(jax.make_mesh((8,), ("batch",)), batch=(steps_rows, rows))
+    eight = training.DataParallel(jax.make_mesh((8,), ("batch",)))
     one = fit(folder / "one", None)
     check_same(fit(folder / "eight", eight), one)
     fit(folder / "moved", None, steps=3)
@@ -94,6 +121,7 @@ def main():
     check_same(moved, one)
     print("same on 8 devices")
     check_collectives(moved.state, eight)
+    check_buckets(eight)
     print("no collective inside a loop")
 
 

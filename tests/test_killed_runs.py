@@ -71,7 +71,7 @@ def chain(kills, folder, uninterrupted):
     """Kill one run so many times, half of them inside a save; then let it end."""
     digest, names, whole = uninterrupted
     shutil.copytree(whole.parent / "programs", folder.parent / "programs", dirs_exist_ok=True)
-    draw = random.Random(kills)
+    draw, hits = random.Random(kills), []
     for number in range(kills):
         inside = number % 2 == 0
         ahead = training.steps(folder)[-1] if training.steps(folder) else 0
@@ -84,8 +84,11 @@ def chain(kills, folder, uninterrupted):
         last = kill_after(process, marker, delay)
         print(f"kill {number + 1}: after {last!r}, status {process.returncode}")
         assert process.returncode in (-signal.SIGKILL, 0)
+        hits += [last.split()[0]] if process.returncode else []
         for step in training.steps(folder):
             storage.verify(folder / f"{step:08d}")
+    assert len(hits) >= kills - 1  # one may have come after the end
+    assert hits.count("saving") >= kills // 4
     assert finish(start(folder))["digest"] == digest
     assert sorted(os.listdir(folder)) == names
 

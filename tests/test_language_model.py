@@ -148,10 +148,30 @@ def test_the_same_seed_writes_the_same_text(trained, capsys):
 
 def test_an_earlier_run_is_kept_beside(tmp_path):
     for content in ("oldest", "old", "new"):
-        set_aside(tmp_path / "run")
+        set_aside(tmp_path / "run", ["result"])
         (tmp_path / "run" / "result").write_text(content)
     assert sorted(os.listdir(tmp_path)) == ["run", "run.before"]
     assert (tmp_path / "run.before" / "result").read_text() == "old"
+    (tmp_path / "run.before" / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match=r"run.before also holds 'thesis.tex'"):
+        set_aside(tmp_path / "run", ["result"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "hidden"),
+    [
+        ("", 256),
+        ("--data=viwiki", 512),
+        ("--data viwiki --hidden 3", 3),
+        ("--prompt viwiki", 256),
+        ("--data wikitext2 --quick", 96),
+    ],
+)
+def test_a_name_brings_other_defaults(argv, hidden, monkeypatch):
+    seen = []
+    monkeypatch.setattr(lm, "main", seen.append)
+    lm.command(argv.split())
+    assert seen[0].hidden == hidden
 
 
 def test_minutes_become_steps(verses):

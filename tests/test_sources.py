@@ -108,6 +108,30 @@ def test_buckets_hold_every_sequence_once_in_few_shapes():
         assert sorted(w for w in found if w) == [w for w in expected if w]
 
 
+def test_a_bucket_is_what_it_says_whatever_the_types():
+    fields = {"a": [[], [1], [2.5, 3.0]], "b": [[1, 2], [3], []]}
+    one = training.Buckets(fields, boundaries=np.array([1, 2]), batch_size=np.int64(2))
+    batches = list(one.once())
+    assert {b["a"].values.dtype for b in batches} == {np.dtype(float)}
+    assert {b["b"].values.dtype for b in batches} == {np.dtype(int)}
+    by_b = training.Buckets(fields, boundaries=(1, 2), batch_size=2, by="b")
+    assert one.fingerprint() != by_b.fingerprint()
+
+
+def test_the_order_within_a_bucket_is_not_that_of_the_batches():
+    words = [np.full(1, n) for n in range(12)]
+    source = training.Buckets({"words": words}, boundaries=(1,), batch_size=1)
+    order = [int(b["words"].values[0, 0]) for b in take(iter(source), 12)]
+    assert sorted(order) == list(range(12))
+    assert order != [int(k) for k in np.random.default_rng((0, 0, 0)).permutation(12)]
+
+
+def test_what_is_handed_in_is_not_written_to():
+    starts = np.zeros(9, bool)
+    training.TokenStreams(np.arange(9), batch_size=1, chunk=2, starts=starts)
+    assert not starts.any()
+
+
 def test_fit_compiles_once_a_bucket():
     def loss(params, carry, batch, key):
         return params * batch["words"].values.sum().astype(float), (carry, {})
@@ -118,7 +142,7 @@ def test_fit_compiles_once_a_bucket():
     assert len(fitted.compilations) == 2
 
 
-def test_grain_goes_on_from_every_element(tmp_path):
+def test_grain_goes_on_from_every_element():
     grain = pytest.importorskip("grain")
     dataset = (
         grain.MapDataset.source(np.arange(20, dtype=np.float32))
@@ -171,6 +195,12 @@ def test_a_run_on_grain_is_resumed_with_the_same_elements(tmp_path):
     [
         (lambda: training.ArrayBatches(np.arange(3), 4), ValueError, "at most the number of ex"),
         (lambda: training.ArrayBatches(np.arange(3), 0), ValueError, "batch_size must be at lea"),
+        (lambda: training.ArrayBatches([[1, 2]], 1), ValueError, r"got an array \(\).*np.array"),
+        (
+            lambda: training.ArrayBatches(np.array(["a", None]), 1),
+            TypeError,
+            "arrays of numbers",
+        ),
         (lambda: training.ArrayBatches((np.arange(3), np.arange(4)), 2), ValueError, r"\[3, 4\]"),
         (
             lambda: training.TokenStreams(np.arange(10), batch_size=2, chunk=5),

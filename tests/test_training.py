@@ -14,7 +14,7 @@ from flax import nnx
 
 import rnnjax
 from rnnjax import training
-from rnnjax.training import progress
+from rnnjax.training import checkpoints, compiled, progress, storage
 
 CELL = rnnjax.LSTM(6)
 BATCH, CHUNK, SYMBOLS = 3, 5, 7
@@ -52,7 +52,8 @@ def scored(params):
     return training.evaluate(loss, params, held_out(), carry())["loss"]
 
 
-fit = functools.partial(training.fit, loss, key=KEY)
+def fit(*arguments, **options):
+    return training.fit(loss, *arguments, **{"key": KEY, **options})
 
 
 def quadratic(params, carry, batch, key):
@@ -128,26 +129,6 @@ def test_optimisers_see_the_loss():
     assert float(state.optimiser[1].best_value) == 1.0
 
 
-def test_metrics_leave_the_names_of_fit_free():
-    def clashing(params, carry, batch, key):
-        return params, (carry, {"gradient_norm": params})
-
-    state = training.initial_state(jnp.float32(0), SGD, KEY)
-    with pytest.raises(ValueError, match=r"'gradient_norm' free.*Rename"):
-        training.tbptt_step(clashing, SGD, state, None)
-
-
-def test_a_carry_keeps_its_structure():
-    def growing(params, carry, batch, key):
-        return params, ((params, params), {})
-
-    state = training.initial_state(jnp.float32(0), SGD, KEY)
-    with pytest.raises(
-        ValueError, match=r"carry must be returned.*PyTreeDef\(None\).*initial_carry"
-    ):
-        training.tbptt_step(growing, SGD, state, None)
-
-
 # --- runs ---
 
 
@@ -168,10 +149,13 @@ def test_a_run_is_its_steps():
     assert len(fitted.compilations) == 1
 
 
-def test_what_is_handed_in_may_be_used_again():
-    start = params()
-    fit(start, SGD, chunks(), steps=2, carry=carry())
-    close(start, params())
+@pytest.mark.parametrize("optimiser", [SGD, optax.contrib.prodigy()], ids=["sgd", "prodigy"])
+def test_what_is_handed_in_may_be_used_again(optimiser):
+    """Prodigy's state begins as the params themselves."""
+    start = jnp.ones(3)
+    with jax.numpy_dtype_promotion("standard"):
+        training.fit(quadratic, start, optimiser, [np.zeros(3, np.float32)] * 2, steps=2, key=KEY)
+    close(start, np.ones(3))
 
 
 def test_records_are_means_by_tokens():
@@ -197,9 +181,11 @@ def test_the_best_params_are_kept_and_patience_ends_a_run():
 
 def test_a_score_may_be_one_to_raise_and_may_have_company():
     scores = iter(
-        [{"bleu": 1.0, "chrf": 9.0}, {"bleu": 3.0, "chrf": 1.0}, {"bleu": 2.0, "chrf": 2.0}]
+        [{"chrf": chrf, "bleu": bleu} for chrf, bleu in ((9.0, 1.0), (1.0, 3.0), (2.0, 2.0))]
     )
-    validation = training.Validation(lambda params: next(scores), every=1, higher_is_better=True)
+    validation = training.Validation(
+        lambda params: next(scores), every=1, by="bleu", higher_is_better=True
+    )
     fitted = quadratic_fit([np.float32(1)] * 3, validation=validation)
     assert fitted.best[:2] == (2, 3.0)
     assert fitted.records[-1]["validation_chrf"] == 2.0
@@ -213,9 +199,52 @@ def test_the_average_is_what_is_validated():
     assert seen[0] != float(fitted.state.params)
 
 
-def test_a_run_ends_with_its_data():
-    fitted = quadratic_fit([np.float32(1)] * 3, steps=10)
-    assert int(fitted.state.step) == 3
+def test_a_run_ends_with_its_data_and_looks_at_its_end():
+    validation = training.Validation(float, every=10)
+    ones = [np.float32(1)] * 3
+    fitted = quadratic_fit(ones, steps=10, log_every=10, validation=validation)
+    assert int(fitted.state.step) == fitted.best.step == fitted.records[-1]["step"] == 3
+    with pytest.raises(training.NonFiniteError, match="step 4"):
+        quadratic_fit([*ones, np.float32(np.nan)], steps=10, log_every=10)
+
+
+def test_a_batch_may_be_none():
+    def alone(params, carry, batch, key):
+        return params**2, (carry, {})
+
+    fitted = training.fit(alone, jnp.float32(1), SGD, [None] * 4, steps=4, key=KEY)
+    assert int(fitted.state.step) == 4
+
+
+def test_steps_without_a_token_have_no_mean():
+    def counted(params, carry, batch, key):
+        return params**2 * batch, (carry, {"tokens": batch})
+
+    batches = [np.float32(n) for n in (0, 0, 2)]
+    fitted = training.fit(counted, jnp.float32(1), SGD, batches, steps=3, key=KEY, log_every=2)
+    assert "loss" not in fitted.records[0]
+    assert fitted.records[1]["loss"] > 0
+
+
+def test_norms_of_half_precision_are_taken_in_single():
+    big = jnp.ones(100_000, jnp.float16)
+
+    def first(params, carry, batch, key):
+        return params[0].astype(jnp.float32), (carry, {})
+
+    state = training.initial_state(big, SGD, KEY)
+    _, metrics = training.compiled_step(first, SGD, state, None)
+    assert metrics["finite"]
+    assert float(metrics["parameter_norm"]) == pytest.approx(100_000**0.5, rel=1e-4)
+
+
+def test_a_complex_parameter_descends():
+    def distance(params, carry, batch, key):
+        return jnp.abs(params - (1 + 2j)) ** 2, (carry, {})
+
+    start = jnp.array(0j, jnp.complex64)
+    fitted = training.fit(distance, start, optax.sgd(0.1), [None] * 40, steps=40, key=KEY)
+    np.testing.assert_allclose(fitted.state.params, 1 + 2j, atol=1e-3)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_number_of_the_step():
@@ -233,13 +262,28 @@ def test_steps_that_are_not_finite_may_be_left_out():
     assert fitted.records[0]["loss"] == 1.0
 
 
-def test_checkpoints_are_of_steps_before_the_one_that_failed(tmp_path):
+def nan_at_step_6():
     batches = np.ones((8, 1), np.float32)
     batches[5] = np.nan
-    data = training.ArrayBatches(batches, 1, shuffle=False)
-    with pytest.raises(training.NonFiniteError, match=r"step 6 .* checkpoint of step 4 is"):
-        quadratic_fit(data, steps=8, checkpoints=training.Checkpoints(tmp_path, every=4))
+    return training.ArrayBatches(batches, 1, shuffle=False)
+
+
+def test_checkpoints_are_of_steps_before_the_one_that_failed(tmp_path):
+    with pytest.raises(training.NonFiniteError, match="step 6") as caught:
+        quadratic_fit(nan_at_step_6(), checkpoints=training.Checkpoints(tmp_path, every=4))
     assert training.steps(tmp_path) == [4]
+    assert caught.value.__notes__ == ["The checkpoint of step 4 is good."]
+
+
+def test_an_error_that_ends_a_run_says_what_could_not_be_saved(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(training.NonFiniteError) as caught:
+        quadratic_fit(nan_at_step_6(), checkpoints=training.Checkpoints(tmp_path, every=4))
+    (note,) = caught.value.__notes__
+    assert "step 4 could not be saved" in note
 
 
 def test_the_state_of_an_nnx_model_is_trained_and_resumed(tmp_path):
@@ -315,15 +359,58 @@ def test_a_run_that_has_ended_is_only_read(tmp_path):
     assert again.records == first.records
 
 
-def test_patience_outlasts_a_restart(tmp_path):
+def test_patience_outlasts_a_stop(tmp_path):
     data = training.ArrayBatches(np.ones((4, 1), np.float32), 1)
 
-    def run():
-        validation = training.Validation(lambda params: 1.0, every=1, patience=2)
+    def run(steps):
+        validation = training.Validation(lambda params: 1.0, every=1, patience=4)
         kept = training.Checkpoints(tmp_path, every=1)
-        return quadratic_fit(data, steps=20, validation=validation, checkpoints=kept)
+        return quadratic_fit(data, steps=steps, validation=validation, checkpoints=kept)
 
-    assert int(run().state.step) == int(run().state.step) == 3
+    run(3)  # of which two have failed to be the best
+    assert int(run(20).state.step) == int(run(20).state.step) == 5
+
+
+def test_lost_best_params_do_not_end_a_run(tmp_path):
+    scores = iter(range(9))
+    data = training.ArrayBatches(np.ones((4, 1), np.float32), 1)
+
+    def run(steps):
+        validation = training.Validation(lambda params: next(scores), every=2)
+        kept = training.Checkpoints(tmp_path, every=2, keep=1)
+        return quadratic_fit(data, steps=steps, validation=validation, checkpoints=kept)
+
+    assert run(6).best.step == 2
+    assert training.steps(tmp_path) == [2, 6]
+    (tmp_path / "00000002" / "state.json").unlink()
+    with pytest.warns(UserWarning, match=r"best params are lost.*00000002"):
+        assert run(10).best.step == 8
+
+
+def test_fewer_steps_than_there_are_is_an_error(tmp_path):
+    resumable(tmp_path, 6)
+    with pytest.raises(ValueError, match=r"steps must be at least 6.*got 4"):
+        resumable(tmp_path, 4)
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path):
+    with storage.locked(tmp_path), pytest.raises(BlockingIOError, match="another run is at work"):
+        resumable(tmp_path, 3)
+    assert int(resumable(tmp_path, 3).state.step) == 3
+
+
+def test_validation_is_deterministic_where_the_run_is(monkeypatch):
+    seen, original = [], compiled._jitted_score
+
+    def spied(deterministic, backend):
+        seen.append(deterministic)
+        return original(deterministic, backend)
+
+    monkeypatch.setattr(compiled, "_jitted_score", spied)
+    options = {"steps": 2, "carry": carry(), "validation": training.Validation(scored, every=2)}
+    for deterministic in (True, False):
+        fit(params(), SGD, chunks(), deterministic=deterministic, **options)
+    assert seen == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -332,6 +419,7 @@ def test_patience_outlasts_a_restart(tmp_path):
         ({"config": {"cell": rnnjax.LSTM(7)}}, "config.cell.size: 6 in the checkpoint, 7 here"),
         ({"average": 0.9}, "fit.average: None in the checkpoint, 0.9 here"),
         ({"deterministic": True}, "fit.deterministic"),
+        ({"key": jax.random.key(1)}, "another key"),
         ({"params": {"rnn": CELL.init(KEY, SYMBOLS), "head": jnp.zeros((6, 8))}}, "params/head"),
         (
             {"data": training.TokenStreams(TOKENS + 1, batch_size=BATCH, chunk=CHUNK)},
@@ -367,6 +455,24 @@ def test_a_model_is_rebuilt_from_its_folder_alone(tmp_path):
 def test_checkpoints_need_data_that_knows_its_position(tmp_path):
     with pytest.raises(TypeError, match=r"data must have iterators.*list_it"):
         quadratic_fit([np.float32(1)], checkpoints=training.Checkpoints(tmp_path))
+
+
+def test_positions_that_cannot_be_saved_are_refused_at_once(tmp_path):
+    class Bytes(list):
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return np.float32(1)
+
+        def get_state(self):
+            return b"position"
+
+        def set_state(self, state):
+            pass
+
+    with pytest.raises(TypeError, match=r"what json can write: .*bytes"):
+        quadratic_fit(Bytes(), steps=2, checkpoints=training.Checkpoints(tmp_path))
 
 
 def test_an_unwritable_folder_is_named(tmp_path):
@@ -466,6 +572,46 @@ def test_progress_on_a_terminal_shows_loss_and_speed(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("returned", "error", "words"),
+    [
+        (lambda p: p, TypeError, r"must return \(value, \(carry, metrics\)\)"),
+        (lambda p: (p, None), TypeError, "must return"),
+        (lambda p: (p[None], (None, {})), ValueError, r"value must be a scalar; got \(1,\)"),
+        (lambda p: (p, (None, {"m": p[None]})), ValueError, "m must be a scalar"),
+        (lambda p: (p > 0, (None, {})), TypeError, "value must be floating point; got bool"),
+        *(
+            (lambda p, name=name: (p, (None, {name: p})), ValueError, f"'{name}' free.*Rename")
+            for name in ("gradient_norm", "step", "validation_loss", "tokens_per_second")
+        ),
+        (lambda p: (p, ((p, p), {})), ValueError, r"PyTreeDef\(None\); got.*initial_carry"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_loss_that_returns_something_else_is_named(returned, error, words):
+    def loss(params, carry, batch, key):
+        return returned(params)
+
+    state = training.initial_state(jnp.float32(0), SGD, KEY)
+    with pytest.raises(error, match=words):
+        training.tbptt_step(loss, SGD, state, None)
+    with pytest.raises(error, match=words):
+        training.evaluate(loss, jnp.float32(0), [jnp.ones(())])
+
+
+def test_params_that_cannot_be_trained_are_named():
+    state = training.initial_state({"seed": jnp.arange(2)}, SGD, KEY)
+    with pytest.raises(TypeError, match=r"params\['seed'\] must be floating point.*nnx.Param"):
+        training.tbptt_step(quadratic, SGD, state, jnp.float32(0))
+
+
+def test_a_decay_and_an_average_belong_together():
+    for averaged, decay in ((True, None), (False, 0.9)):
+        state = training.initial_state(jnp.float32(0), SGD, KEY, average=averaged)
+        with pytest.raises(ValueError, match="decay must be given with a state that has an aver"):
+            training.tbptt_step(quadratic, SGD, state, jnp.float32(0), decay=decay)
+
+
+@pytest.mark.parametrize(
     ("options", "error", "words"),
     [
         ({"steps": 0}, ValueError, "steps must be at least 1"),
@@ -480,6 +626,16 @@ def test_progress_on_a_terminal_shows_loss_and_speed(monkeypatch, capsys):
         ),
         ({"checkpoints": training.Checkpoints("x", every=0)}, ValueError, "Checkpoints: every"),
         ({"checkpoints": training.Checkpoints("x", keep=0)}, ValueError, "Checkpoints: keep"),
+        ({"validation": scored}, TypeError, "validation must be a Validation"),
+        (
+            {"validation": training.Validation(lambda p: {"a": 1.0}, every=1)},
+            ValueError,
+            r"by must name one of the scores, \['a'\]; got 'loss'",
+        ),
+        ({"checkpoints": "runs/1"}, TypeError, "checkpoints must be a Checkpoints"),
+        ({"parallel": "mesh"}, TypeError, "parallel must be a DataParallel"),
+        ({"key": 0}, TypeError, "key must be a key of jax.random; got 0"),
+        ({"key": jax.random.split(KEY)}, ValueError, r"key must be one key; got .*\(2,\)"),
         ({"optimiser": optax.sgd}, TypeError, "optimiser must be a GradientTransformation"),
         ({"loss": 3}, TypeError, "loss must be a function"),
     ],
@@ -488,8 +644,7 @@ def test_progress_on_a_terminal_shows_loss_and_speed(monkeypatch, capsys):
 def test_bad_arguments_are_named(options, error, words):
     options = {
         "loss": loss, "params": params(), "optimiser": SGD, "data": chunks(), "steps": 3,
-        "key": KEY,
-        **options,
+        "key": KEY, "carry": carry(), **options,
     }  # fmt: skip
     with pytest.raises(error, match=words):
         training.fit(**options)

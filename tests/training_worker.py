@@ -52,7 +52,7 @@ def run(folder, steps, **options):
     held_out = list(training.TokenStreams(symbols[::-1], batch_size=BATCH, chunk=50).once())[:2]
 
     def score(params):
-        return training.evaluate(loss, params, held_out, carry, deterministic=True)["loss"]
+        return training.evaluate(loss, params, held_out, carry)["loss"]
 
     return training.fit(
         loss,

@@ -53,6 +53,11 @@ def positive(name: str, value: float | None) -> None:
         raise OptionError(f"{_option(name)}: expected a number above 0; got {value}.")
 
 
+def parse(default: Options, argv: Sequence[str] | None) -> Options:
+    """Read the options; `default` gives their names, types and values where nothing is typed."""
+    return tyro.cli(type(default), default=default, args=argv, config=(FlagCreatePairsOff,))
+
+
 def run(main: Callable[[Options], None], default: Options, argv: Sequence[str] | None) -> None:
     """Read the options, call main; an `OptionError` leaves as one line with exit status 2.
 
@@ -64,7 +69,7 @@ def run(main: Callable[[Options], None], default: Options, argv: Sequence[str] |
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     try:
-        main(tyro.cli(type(default), default=default, args=argv, config=(FlagCreatePairsOff,)))
+        main(parse(default, argv))
     except OptionError as error:
         _leave(str(error))
 

@@ -27,11 +27,17 @@ def check_replaceable(folder: Path, names: Collection[str]) -> None:
         )
 
 
-def set_aside(folder: Path) -> None:
-    """Make a new folder; one of that name is kept as `NAME.before`, in place of an older one."""
+def set_aside(folder: Path, names: Collection[str]) -> None:
+    """Make a new folder; one of that name is kept as `NAME.before`, in place of an older one.
+
+    Raises:
+        OSError: what would be moved or removed holds more than results called `names`.
+    """
     folder = folder.resolve()
+    before = folder.with_name(f"{folder.name}.before")
+    for existing in (folder, before):
+        check_replaceable(existing, names)
     if folder.exists():
-        before = folder.with_name(f"{folder.name}.before")
         if before.exists():
             shutil.rmtree(before)
         folder.rename(before)

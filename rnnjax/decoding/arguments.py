@@ -182,10 +182,11 @@ def _fold_in_rows(key: Array, *, batch: int) -> Array:
 def width(owner: str, value: Any, size: int, max_length: int) -> None:
     """Check the width of a beam: at least 1, and no more than there are sequences."""
     checks.positive_int(owner, "width", value)
-    if value > size**max_length:
+    sequences = size ** int(max_length)  # a Python int, which does not overflow
+    if value > sequences:
         raise ValueError(
-            f"{owner}: width must be at most V ** max_length = {size}**{max_length} = "
-            f"{size**max_length}, the number of sequences; got {value}."
+            f"{owner}: width must be at most V ** max_length = {size}**{max_length} = {sequences}, "
+            f"the number of sequences; got {value}."
         )
 
 

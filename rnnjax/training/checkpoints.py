@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from rnnjax.array_typing import PyTree
+from rnnjax.array_typing import Key, PyTree
 from rnnjax.training import config as configs
 from rnnjax.training import storage
 from rnnjax.training.state import TrainState
@@ -107,6 +107,18 @@ class Saved:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise MismatchError(f"the checkpoint is of another model: {found[0]}{more}.")
         return jax.tree.unflatten(structure, [self._leaf(name) for name in flat])
+
+    def require_key(self, key: Key) -> None:
+        """Check that the run drew its noise from this key, which stays the same from step to step.
+
+        Raises:
+            MismatchError: it did not.
+        """
+        if not np.array_equal(_copy_to_host(key), self.arrays["key"]):
+            raise MismatchError(
+                "the checkpoint is of a run with another key. Give the same, or begin a new run in "
+                "another folder."
+            )
 
     def require(self, config: dict[str, Any]) -> None:
         """Check that this is a checkpoint of a run with the same encoded config and options.
@@ -220,7 +232,10 @@ def load(folder: Path | str, step: int | None = None, *, best: bool = False) -> 
 
 def steps(folder: Path | str) -> list[int]:
     """The steps saved in a folder, good or damaged, ascending."""
-    return sorted(int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isdecimal())
+    named = [path for path in Path(folder).glob("[0-9]*") if path.name.isdecimal()]
+    return sorted(
+        int(p.name) for p in named if p.is_dir() and p == _step_folder(p.parent, int(p.name))
+    )
 
 
 def prune(folder: Path, newest: int, keep: int) -> None:
@@ -234,12 +249,18 @@ def prune(folder: Path, newest: int, keep: int) -> None:
 
 
 class Saver:
-    """Saves in a thread of its own, one step at a time; a failure is raised by the next call."""
+    """Saves in a thread of its own, one step at a time; a failure is raised by the next call.
 
-    def __init__(self, checkpoints: Checkpoints, config: dict):
+    Attributes:
+        saved: the last step that is whole on the disk, None if there is none.
+        newest: the last step that was begun to be saved.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, config: dict, saved: int | None = None):
         self._folder, self._keep, self._config = Path(checkpoints.folder), checkpoints.keep, config
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._pending: Future | None = None
+        self.saved = self.newest = saved
 
     def save(self, state: TrainState, progress: dict) -> None:
         """Copy a state and begin to save it, once the save before has ended.
@@ -249,7 +270,9 @@ class Saver:
         """
         self.wait()
         # Copied here: the next step of the optimiser is given the state's own memory.
-        self._pending = self._thread.submit(self._save, snapshot(state), progress)
+        shot = snapshot(state)
+        self.newest = shot.step
+        self._pending = self._thread.submit(self._save, shot, progress)
 
     def wait(self) -> None:
         """Wait until the last step is saved.
@@ -268,14 +291,15 @@ class Saver:
     def _save(self, shot: Snapshot, progress: dict) -> None:
         try:
             save(self._folder, shot, self._config, progress)
-            prune(self._folder, shot.step, self._keep)
         except (OSError, ValueError) as error:
             number, reason = _cause(error)
-            raise SaveError(
-                number,
+            message = (
                 f"step {shot.step} could not be saved in {self._folder}; what was saved before is "
-                f"as it was. {reason}",
-            ) from error
+                f"as it was. {reason}"
+            )
+            raise SaveError(*([message] if number is None else [number, message])) from error
+        self.saved = shot.step
+        prune(self._folder, shot.step, self._keep)
 
 
 def _cause(error: Exception) -> tuple[int | None, str]:

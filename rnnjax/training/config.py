@@ -39,7 +39,7 @@ def encode(value: Any, name: str = "config") -> Any:
         return value
     if isinstance(value, list):
         return _encode_all(value, name)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return {"$tuple": _encode_all(value, name)}
     if isinstance(value, dict):
         return _encode_dict(value, name)
@@ -56,8 +56,8 @@ def encode(value: Any, name: str = "config") -> Any:
         if function and getattr(functions, function, None) is value:
             return {"$function": f"{module}:{function}"}
     raise TypeError(
-        f"{name} must hold numbers, strings, containers, dataclasses and functions of jax.nn, "
-        f"jax.numpy or jax.lax; got {value!r}."
+        f"{name} must hold numbers, strings, dicts, lists, tuples, dataclasses and functions of "
+        f"jax.nn, jax.numpy or jax.lax; got {value!r}."
     )
 
 
@@ -109,7 +109,7 @@ def differences(saved: Any, current: Any, name: str = "config") -> Iterator[str]
     elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
         for k, (a, b) in enumerate(zip(saved, current, strict=True)):
             yield from differences(a, b, f"{name}[{k}]")
-    elif saved != current:
+    elif saved != current and not (saved != saved and current != current):  # NaN is as it was
         yield f"{name}: {_short(saved)} in the checkpoint, {_short(current)} here"
 
 

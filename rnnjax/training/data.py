@@ -10,8 +10,6 @@ for arrays that fit into memory: each batch is a function of the seed and its nu
 """
 
 import abc
-import functools
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -84,10 +82,11 @@ class Position:
         Raises:
             ValueError: it is one in other data.
         """
-        if state["data"] != self._source.fingerprint():
+        data = state.get("data") if isinstance(state, dict) else None
+        if data != self._source.fingerprint():
             raise ValueError(
                 f"the position is one in other data, or in batches of other sizes or seed: hash "
-                f"{state['data'][:12]}…, here {self._source.fingerprint()[:12]}…. Resume with the "
+                f"{str(data)[:12]}…, here {self._source.fingerprint()[:12]}…. Resume with the "
                 "data of the run, or begin a new one in another folder."
             )
         self._next = state["next"]
@@ -96,8 +95,7 @@ class Position:
 class ArrayBatches(Source):
     """Arrays of n examples in shuffled batches: each example at most once an epoch.
 
-    The examples of epoch e are in the order of ``numpy.random.default_rng((seed, e))``; the last
-    n mod B of them are left out.
+    The order is drawn anew in each epoch; the last n mod B of it are left out.
 
     Args:
         arrays: a pytree of arrays.
@@ -131,9 +129,9 @@ class ArrayBatches(Source):
         checks.positive_int("ArrayBatches", "batch_size", batch_size)
         self._arrays = jax.tree.map(np.asarray, arrays)
         self._axes = jax.tree.broadcast(in_axes, self._arrays)
-        self._size, self._seed, self._shuffle = batch_size, seed, shuffle
+        self._size, self._shuffle, self._orders = batch_size, shuffle, _Orders(seed)
         pairs = zip(jax.tree.leaves(self._arrays), jax.tree.leaves(self._axes), strict=True)
-        counts = {array.shape[axis] for array, axis in pairs}
+        counts = {_count(array, axis) for array, axis in pairs}
         if len(counts) != 1:
             raise ValueError(
                 f"ArrayBatches: arrays must have the same number of examples along in_axes; got "
@@ -152,8 +150,8 @@ class ArrayBatches(Source):
 
     def batch(self, epoch: int, number: int) -> PyTree:
         """Return one batch of an epoch."""
-        order = _order(self._count, self._seed, epoch) if self._shuffle else range(self._count)
-        return self._take(np.asarray(order[number * self._size : (number + 1) * self._size]))
+        index = np.arange(number * self._size, (number + 1) * self._size)
+        return self._take(self._orders.of(self._count, epoch)[index] if self._shuffle else index)
 
     def once(self) -> Iterator[PyTree]:
         """Yield every example once and in order, for evaluation; the last batch may be smaller."""
@@ -302,10 +300,13 @@ class Buckets(Source):
         by: str | None = None,
         seed: int = 0,
     ):
-        self._fields = {name: [np.asarray(a) for a in arrays] for name, arrays in fields.items()}
-        by = next(iter(self._fields), "") if by is None else by
-        _check_fields(self._fields, by)
-        sizes = [batch_size] * len(boundaries) if isinstance(batch_size, int) else list(batch_size)
+        by = next(iter(fields), "") if by is None else by
+        _check_fields(fields, by)
+        self._fields = {name: _of_one_dtype(sequences) for name, sequences in fields.items()}
+        boundaries = tuple(boundaries)
+        sizes: Any = (
+            batch_size if isinstance(batch_size, Sequence) else [batch_size] * len(boundaries)
+        )
         lengths = np.array([len(sequence) for sequence in self._fields[by]])
         _check_buckets(boundaries, sizes, int(lengths.max()))
         bucket = np.searchsorted(np.asarray(boundaries), lengths)
@@ -318,8 +319,8 @@ class Buckets(Source):
         self.shapes = {
             bucket.widths[by]: (bucket.widths[by], bucket.size) for bucket in self._buckets
         }
-        self._seed = seed
-        self._fingerprint = _hash("buckets", tuple(boundaries), tuple(sizes), seed, self._fields)
+        self._orders = _Orders(seed)
+        self._fingerprint = _hash("buckets", by, boundaries, sizes, seed, self._fields)
 
     def __len__(self) -> int:
         return sum(bucket.batches for bucket in self._buckets)
@@ -327,9 +328,9 @@ class Buckets(Source):
     def batch(self, epoch: int, number: int) -> dict[str, Padded]:
         """Return one batch of an epoch."""
         numbered = [(k, i) for k, one in enumerate(self._buckets) for i in range(one.batches)]
-        k, i = numbered[_order(len(numbered), self._seed, epoch)[number]]
+        k, i = numbered[self._orders.of(len(numbered), epoch)[number]]
         bucket = self._buckets[k]
-        order = _order(len(bucket.members), self._seed, epoch, k)
+        order = self._orders.of(len(bucket.members), epoch, k + 1)
         return self._pad(bucket, bucket.members[order[i * bucket.size : (i + 1) * bucket.size]])
 
     def once(self) -> Iterator[dict[str, Padded]]:
@@ -376,7 +377,14 @@ def _rows(tokens: NDArray, starts: NDArray, batch: int) -> Chunk:
 
 
 def _time_major(row: NDArray, batch: int) -> NDArray:
-    return np.ascontiguousarray(row.reshape(batch, -1).T)  # (L, B)
+    return np.array(row.reshape(batch, -1).T, order="C")  # (L, B), a copy
+
+
+def _of_one_dtype(sequences: Sequence[ArrayLike]) -> list[NDArray]:
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    # An empty list says nothing of its dtype.
+    dtypes = [a.dtype for a in arrays if a.size] or [a.dtype for a in arrays]
+    return [a.astype(np.result_type(*dtypes)) for a in arrays]
 
 
 def _padded(sequences: list[NDArray], width: int, rows: int) -> Padded:
@@ -388,24 +396,45 @@ def _padded(sequences: list[NDArray], width: int, rows: int) -> Padded:
     return Padded(values, lengths)
 
 
-@functools.lru_cache(maxsize=64)
-def _order(count: int, *seed: int) -> NDArray:
-    order = np.random.default_rng(seed).permutation(count)
-    order.setflags(write=False)  # it is shared
-    return order
+class _Orders:
+    """Seeded permutations; those of one epoch are kept."""
+
+    def __init__(self, seed: int):
+        self._seed, self._epoch = seed, -1
+        self._kept: dict[int, NDArray] = {}
+
+    def of(self, count: int, epoch: int, part: int = 0) -> NDArray:
+        """Return the order of so many things in one epoch, for one of several parts."""
+        if epoch != self._epoch:
+            self._epoch, self._kept = epoch, {}
+        if part not in self._kept:
+            draw = np.random.default_rng((self._seed, epoch, part))
+            self._kept[part] = draw.permutation(count)
+        return self._kept[part]
+
+
+def _count(array: NDArray, axis: int) -> int:
+    if array.ndim <= axis:
+        raise ValueError(
+            f"ArrayBatches: arrays must have the axis {axis} of in_axes, which counts examples; "
+            f"got an array {array.shape}. Make one array of a list: np.array(…)."
+        )
+    return array.shape[axis]
 
 
 def _hash(*parts: Any) -> str:
-    """A hash of sizes and arrays, of their shapes and dtypes too."""
-    digest = sha256()
-    for leaf in itertools.chain.from_iterable(jax.tree.leaves(part) for part in parts):
+    """A hash of sizes and arrays: structure, shapes, dtypes and contents."""
+    digest = sha256(str(jax.tree.structure(parts)).encode())
+    for leaf in jax.tree.leaves(parts):
         array = np.asarray(leaf)
+        if array.dtype == object:
+            raise TypeError(f"data must be arrays of numbers; got {leaf!r}.")
         digest.update(f"{array.shape} {array.dtype} ".encode())
-        digest.update(np.ascontiguousarray(array).tobytes() if array.dtype != object else b"")
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _check_fields(fields: Mapping[str, list], by: str) -> None:
+def _check_fields(fields: Mapping[str, Sequence], by: str) -> None:
     if by not in fields:
         raise ValueError(f"Buckets: by must name one of the fields, {sorted(fields)}; got {by!r}.")
     counts = {name: len(sequences) for name, sequences in fields.items()}
@@ -415,13 +444,13 @@ def _check_fields(fields: Mapping[str, list], by: str) -> None:
         )
 
 
-def _check_buckets(boundaries: Sequence[int], sizes: list[int], longest: int) -> None:
+def _check_buckets(boundaries: tuple[int, ...], sizes: list, longest: int) -> None:
     for boundary in boundaries:
         checks.positive_int("Buckets", "boundaries", boundary)
     for size in sizes:
         checks.positive_int("Buckets", "batch_size", size)
     if list(boundaries) != sorted(set(boundaries)) or not boundaries:
-        raise ValueError(f"Buckets: boundaries must ascend; got {tuple(boundaries)}.")
+        raise ValueError(f"Buckets: boundaries must ascend; got {boundaries}.")
     if len(sizes) != len(boundaries):
         raise ValueError(
             f"Buckets: batch_size must be one int, or one for each of the {len(boundaries)} "

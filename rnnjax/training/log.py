@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -120,32 +121,68 @@ class TensorBoard:
 
 
 class Meter:
-    """Means over the steps since the last record, in numbers that ``json`` keeps exactly."""
+    """Means over the steps since the last record, by tokens; ``json`` keeps them exactly.
 
-    def __init__(self, sums: dict[str, float] | None = None, last: Record | None = None):
-        self.sums = dict(sums or {})
-        self.last = dict(last or {})
+    Example:
+        >>> meter = Meter()
+        >>> meter.add({"loss": 1.0, "tokens": 3.0})
+        >>> meter.add({"loss": 5.0, "tokens": 1.0})
+        >>> meter.record()
+        {'loss': 2.0, 'tokens': 4.0}
+    """
 
-    def add(self, metrics: dict[str, float]) -> None:
-        """Add one step; a step that was skipped counts as nothing else."""
-        metrics = dict(metrics)
-        if not metrics.pop("finite"):
-            self._sum("skipped", 1)
-            return
-        tokens = metrics.get("tokens", 1.0)
-        self.last = {"parameter_norm": metrics.pop("parameter_norm")}
-        self._sum("weight", tokens)
+    def __init__(self, state: dict[str, Any] | None = None):
+        self._state = _copy(EMPTY if state is None else state)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """A copy of what ``Meter`` takes up again."""
+        return _copy(self._state)
+
+    @property
+    def steps(self) -> int:
+        """How many steps there were, skipped ones too."""
+        return self._state["steps"]
+
+    @property
+    def weight(self) -> float:
+        """How many tokens, or steps where none are counted, the means are over."""
+        return self._state["weight"]
+
+    def add(self, metrics: dict[str, float], last: Sequence[str] = ()) -> None:
+        """Add one step; of the names in ``last`` the newest value counts and not the mean."""
+        weight = metrics.get("tokens", 1.0)
+        state = self._state
+        state["steps"] += 1
+        state["weight"] += weight
         for name, value in metrics.items():
-            self._sum(name, value if name == "tokens" else value * tokens)
+            if name in last:
+                state["last"][name] = value
+            else:
+                share = value if name == "tokens" else value * weight
+                state["sums"][name] = state["sums"].get(name, 0.0) + share
+
+    def skip(self) -> None:
+        """Count a step that was left out."""
+        self._state["steps"] += 1
+        self._state["skipped"] += 1
 
     def record(self) -> Record:
-        """Return the means, the sums of tokens and of skipped steps, and begin anew."""
-        sums, last = self.sums, self.last
-        self.sums, self.last = {}, {}
-        weight = sums.pop("weight", 0.0)
-        counts = {name: sums.pop(name) for name in ("tokens", "skipped") if name in sums}
-        means = {name: sums[name] / weight for name in sorted(sums, key="loss".__ne__)}
-        return means | last | counts
+        """Return means, the loss first, and the sums of tokens and skipped steps; begin anew."""
+        sums, weight = self._state["sums"], self.weight
+        tokens = {"tokens": sums.pop("tokens")} if "tokens" in sums else {}
+        names = (
+            sorted(sums, key="loss".__ne__) if weight else []
+        )  # without a token there is no mean
+        means = {name: sums[name] / weight for name in names}
+        skipped = {"skipped": self._state["skipped"]} if self._state["skipped"] else {}
+        record = means | self._state["last"] | tokens | skipped
+        self._state = _copy(EMPTY)
+        return record
 
-    def _sum(self, name: str, value: float) -> None:
-        self.sums[name] = self.sums.get(name, 0.0) + value
+
+EMPTY: dict[str, Any] = {"steps": 0, "skipped": 0, "weight": 0.0, "sums": {}, "last": {}}
+
+
+def _copy(state: dict[str, Any]) -> dict[str, Any]:
+    return {**state, "sums": dict(state["sums"]), "last": dict(state["last"])}

@@ -1,13 +1,14 @@
 """One step of training as a pure function, and the state that it changes."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from rnnjax.array_typing import Array, Carry, Int, Key, PyTree
+from rnnjax.cell import carry_dtype
 
 Metrics: TypeAlias = dict[str, Array]
 """Scalars by name. ``tokens`` is the number of targets that the loss is a mean over: losses and
@@ -16,7 +17,7 @@ other metrics are averaged by it, and the speed is given in it."""
 Loss: TypeAlias = Callable[[PyTree, Carry, PyTree, Key | None], tuple[Array, tuple[Carry, Metrics]]]
 """``loss(params, carry, batch, key) → (value, (carry, metrics))``; no key: evaluation, no noise."""
 
-TAKEN = ("loss", "gradient_norm", "parameter_norm", "finite")
+TAKEN = ("loss", "gradient_norm", "parameter_norm", "finite", "step", "skipped", "seconds")
 
 
 class TrainState(NamedTuple):
@@ -58,7 +59,7 @@ def initial_state(
     return TrainState(
         jnp.zeros((), jnp.int32),
         _copy(params),
-        optimiser.init(params),
+        _copy(optimiser.init(params)),  # some optimisers keep the params that they began with
         _copy(carry),
         jnp.copy(key),
         _copy(params) if average else None,
@@ -99,7 +100,10 @@ def tbptt_step(
         beside the loss's own metrics.
 
     Raises:
-        ValueError: the loss uses one of these four names, or returns a carry of another structure.
+        TypeError: params that are not floating point, or a loss that does not return
+            ``(value, (carry, metrics))``.
+        ValueError: a value or metric that is no scalar, a metric of a name that is taken, a carry
+            of another structure, or ``decay`` without an average in the state.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -111,20 +115,63 @@ def tbptt_step(
         >>> float(state.params), float(metrics["loss"])
         (0.5, 1.0)
     """
+    _check_state(state, decay)
     value, gradient, carry, metrics = _differentiate(loss, state, batch, axis)
     update = optax.with_extra_args_support(optimiser).update
     updates, optimiser_state = update(gradient, state.optimiser, state.params, value=value)
     params = optax.apply_updates(state.params, updates)
-    norms = {"gradient_norm": optax.tree.norm(gradient), "parameter_norm": optax.tree.norm(params)}
-    finite = jnp.isfinite(value)
-    for norm in norms.values():
-        finite &= jnp.isfinite(norm)
+    finite = jnp.isfinite(value) & _all_finite((gradient, params))
     average = None if decay is None else _towards(state.average, params, state.step, decay)
     changed = {"params": params, "optimiser": optimiser_state, "carry": carry, "average": average}
     unchanged = {name: getattr(state, name) for name in changed}
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, unchanged)
     state = state._replace(step=state.step + 1, **kept)
+    norms = {"gradient_norm": _norm(gradient), "parameter_norm": _norm(params)}
     return state, {"loss": value, **norms, "finite": finite, **metrics}
+
+
+def call(
+    loss: Loss, params: PyTree, carry: Carry, batch: PyTree, key: Key | None
+) -> tuple[Array, tuple[Carry, Metrics]]:
+    """Call a loss, and check while it is traced that it returns what it has to.
+
+    Raises:
+        TypeError: it returns anything but ``(value, (carry, metrics))``.
+        ValueError: its value or a metric is no scalar, a metric has a name that is taken, or the
+            carry has another structure than the one that it was given.
+    """
+    match loss(params, carry, batch, key):
+        case (value, (after, dict(metrics))):
+            pass
+        case other:
+            raise TypeError(
+                "loss: it must return (value, (carry, metrics)), metrics a dict; got "
+                f"{jax.tree.structure(other)}. Without either: value, (carry, {{}})."
+            )
+    for name, scalar in {"value": value, **metrics}.items():
+        if jnp.shape(scalar):
+            raise ValueError(
+                f"loss: {name} must be a scalar; got {jnp.shape(scalar)}. Take a mean."
+            )
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(f"loss: value must be floating point; got {jnp.result_type(value)}.")
+    clash = [name for name in metrics if _is_taken(name)]
+    if clash:
+        raise ValueError(
+            f"loss: metrics must leave the name {clash[0]!r} free; fit reports it itself. "
+            "Rename the metric."
+        )
+    had, has = jax.tree.structure(carry), jax.tree.structure(after)
+    if had != has:
+        raise ValueError(
+            f"loss: the carry must be returned as it was given, {had}; got {has}. Begin with one: "
+            "carry=rnnjax.initial_carry(cell, params, batch), or return the carry that came in."
+        )
+    return value, (after, metrics)
+
+
+def _is_taken(name: str) -> bool:
+    return name in TAKEN or name.startswith("validation_") or name.endswith("_per_second")
 
 
 def _differentiate(loss: Loss, state: TrainState, batch: PyTree, axis: str | None) -> tuple:
@@ -135,27 +182,43 @@ def _differentiate(loss: Loss, state: TrainState, batch: PyTree, axis: str | Non
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))
         # Each device differentiates its own copy: left alone, gradients would be summed unweighted.
         params = jax.lax.pcast(params, axis, to="varying")
-    value_and_grad = jax.value_and_grad(loss, has_aux=True)
-    (value, (carry, metrics)), gradient = value_and_grad(params, carry, batch, key)
-    _check(state.carry, carry, metrics)
+    value_and_grad = jax.value_and_grad(call, argnums=1, has_aux=True)
+    (value, (carry, metrics)), gradient = value_and_grad(loss, params, carry, batch, key)
     if axis is not None:
-        own = {name: metric for name, metric in metrics.items() if name != "tokens"}
-        share = _share(metrics.get("tokens"), value, axis)
-        value, own, gradient = jax.lax.psum(
-            jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), (value, own, gradient)), axis
-        )
-        metrics = own if "tokens" not in metrics else _with_total(own, metrics["tokens"], axis)
-    return value, gradient, carry, metrics
+        value, gradient, metrics = _mean_over_devices(value, gradient, metrics, axis)
+    # Optax descends along the conjugate of what JAX calls the gradient in a complex parameter.
+    return value, jax.tree.map(jnp.conj, gradient), carry, metrics
 
 
-def _share(tokens: Array | None, value: Array, axis: str) -> Array:
-    """The weight of this device's mean in the mean over all devices."""
-    count = jnp.ones_like(value) if tokens is None else jnp.asarray(tokens, value.dtype)
-    return count / jax.lax.psum(count, axis)
+def _mean_over_devices(value: Array, gradient: PyTree, metrics: Metrics, axis: str) -> tuple:
+    """Average over a mesh axis by tokens, or evenly where they are not counted."""
+    own = {name: _as_float32(metric) for name, metric in metrics.items() if name != "tokens"}
+    count = _as_float32(metrics.get("tokens", 1))
+    total = jax.lax.psum(count, axis)
+    share = count / jnp.maximum(total, 1)
+
+    def mean(leaf: Array) -> Array:
+        # Selected, because a mean over no token is NaN on the device that has none.
+        return jax.lax.psum(jnp.where(share > 0, leaf * share.astype(leaf.dtype), 0), axis)
+
+    value, gradient, own = jax.tree.map(mean, (value, gradient, own))
+    return value, gradient, own if "tokens" not in metrics else {**own, "tokens": total}
 
 
-def _with_total(metrics: Metrics, tokens: Array, axis: str) -> Metrics:
-    return {**metrics, "tokens": jax.lax.psum(tokens, axis)}
+def _as_float32(value: Any) -> Array:
+    return jnp.asarray(value).astype(jnp.float32)
+
+
+def _all_finite(tree: PyTree) -> Array:
+    finite = jnp.array(True)
+    for leaf in jax.tree.leaves(tree):
+        finite &= jnp.isfinite(leaf).all()
+    return finite
+
+
+def _norm(tree: PyTree) -> Array:
+    """The Euclidean norm over all leaves, in at least float32."""
+    return optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(carry_dtype(leaf.dtype)), tree))
 
 
 def _towards(average: PyTree, params: PyTree, step: Array, decay: float) -> PyTree:
@@ -164,18 +227,18 @@ def _towards(average: PyTree, params: PyTree, step: Array, decay: float) -> PyTr
     return jax.tree.map(lambda a, p: a + rate.astype(a.dtype) * (p - a), average, params)
 
 
-def _check(before: Carry, after: Carry, metrics: Metrics) -> None:
-    had, has = jax.tree.structure(before), jax.tree.structure(after)
-    if had != has:
+def _check_state(state: TrainState, decay: float | None) -> None:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state.params)[0]:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} must be floating point to be trained; got "
+                f"{leaf.dtype}. Of an NNX model: nnx.split(model, nnx.Param, …)."
+            )
+    if (decay is None) != (state.average is None):
         raise ValueError(
-            f"loss: the carry must be returned as it was given, {had}; got {has}. Begin with one: "
-            "carry=rnnjax.initial_carry(cell, params, batch), or return the carry that came in."
-        )
-    clash = [name for name in TAKEN if name in metrics]
-    if clash:
-        raise ValueError(
-            f"loss: metrics must leave the name {clash[0]!r} free; fit reports it itself. "
-            "Rename the metric."
+            f"decay must be given with a state that has an average, and only then; got "
+            f"decay={decay} and {'no' if state.average is None else 'an'} average. Make the state "
+            "with initial_state(…, average=True)."
         )
 
 

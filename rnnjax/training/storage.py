@@ -6,6 +6,8 @@ affairs or the new one, and a folder aside, which the next start removes.
 """
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -32,8 +34,9 @@ def committing(folder: Path) -> Iterator[Path]:
         OSError: it cannot be written, synced or renamed.
     """
     aside = folder.parent / f"{ASIDE}{folder.name}"
+    make(folder.parent)
     _remove(aside)
-    aside.mkdir(parents=True)
+    aside.mkdir()
     try:
         yield aside
         _write_manifest(aside, folder.name)
@@ -44,6 +47,41 @@ def committing(folder: Path) -> Iterator[Path]:
     except BaseException:
         _remove(aside)
         raise
+
+
+def make(folder: Path) -> None:
+    """Make a folder and those around it, so that they too outlast a crash."""
+    if not folder.is_dir():
+        make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a folder to one process; a process that dies lets go of it.
+
+    Raises:
+        BlockingIOError: another one has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(
+            error.errno, f"another run is at work in {folder}. Wait for it, or name another folder."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # file systems that cannot lock
+            raise
 
 
 def verify(folder: Path) -> None:

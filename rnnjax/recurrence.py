@@ -58,9 +58,9 @@ class Recurrence:
     def advance(self, carry: Carry, u: PyTree, inputs: "Inputs") -> Carry:
         """Take one step from carry, honouring mask and reset."""
         if inputs.reset is not None:
-            carry = _select(inputs.reset, self.initial, carry)
+            carry = select_rows(inputs.reset, self.initial, carry)
         new = self._rows(self.cell.step, 2)(self.params, carry, u)
-        return new if inputs.mask is None else _select(inputs.mask, new, carry)
+        return new if inputs.mask is None else select_rows(inputs.mask, new, carry)
 
     def readout(self, carry: Carry, u: PyTree, inputs: "Inputs") -> PyTree:
         """Read one step's outputs (B, …), with zeros for what is masked."""
@@ -158,7 +158,7 @@ def _fold_in(keys: Array, k: int) -> Array:
     return jax.vmap(jax.vmap(functools.partial(jax.random.fold_in, data=k)))(keys)
 
 
-def _select(chosen: Bool[Array, " B"], a: PyTree, b: PyTree) -> PyTree:
+def select_rows(chosen: Bool[Array, " B"], a: PyTree, b: PyTree) -> PyTree:
     """Take rows of a where chosen, else of b; by selection, so that no NaN crosses it."""
 
     def pick(a: Array, b: Array) -> Array:

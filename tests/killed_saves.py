@@ -36,7 +36,7 @@ def save(folder, step):
 def whole_steps(folder):
     """The steps that are there, whole and with their own content; what else is there must go."""
     storage.remove_asides(folder)
-    found = training.steps(folder)
+    found = training.saved_steps(folder)
     assert sorted(f"{step:08d}" for step in found) == sorted(os.listdir(folder))
     for step in found:
         assert (training.load(folder, step).arrays["params"] == step).all()
@@ -101,7 +101,7 @@ def main():
     warnings.simplefilter("ignore", RuntimeWarning)
     folder.mkdir(exist_ok=True)
     if sys.argv[2:] == ["once"]:
-        save(folder, max([0, *training.steps(folder)]) + 1)
+        save(folder, max([0, *training.saved_steps(folder)]) + 1)
     else:
         kill_each(folder)
 

@@ -234,8 +234,8 @@ def test_the_last_steps_and_their_best_are_kept(tmp_path):
         save(tmp_path, small(step), best={"step": best.get(step, 1), "score": 0.0})
         checkpoints.prune(tmp_path, step, keep=2)
         if step == 4:
-            assert training.steps(tmp_path) == [1, 3, 4]
-    assert training.steps(tmp_path) == [5, 6]
+            assert training.saved_steps(tmp_path) == [1, 3, 4]
+    assert training.saved_steps(tmp_path) == [5, 6]
     assert training.load(tmp_path, best=True).step == 5
 
 
@@ -376,7 +376,7 @@ def test_only_steps_are_taken_for_steps(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "run")
     (folder / "5").mkdir()
     (folder / "00000007").write_text("no folder")
-    assert training.steps(folder) == [1, 2]
+    assert training.saved_steps(folder) == [1, 2]
 
 
 def test_differences_are_named_field_by_field():

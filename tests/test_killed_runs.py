@@ -74,7 +74,7 @@ def chain(kills, folder, uninterrupted):
     draw, hits = random.Random(kills), []
     for number in range(kills):
         inside = number % 2 == 0
-        ahead = training.steps(folder)[-1] if training.steps(folder) else 0
+        ahead = training.saved_steps(folder)[-1] if training.saved_steps(folder) else 0
         if ahead > STEPS - 12:  # too near the end to be hit: once more from the beginning
             shutil.rmtree(folder)
         process = start(folder)
@@ -85,7 +85,7 @@ def chain(kills, folder, uninterrupted):
         print(f"kill {number + 1}: after {last!r}, status {process.returncode}")
         assert process.returncode in (-signal.SIGKILL, 0)
         hits += [last.split()[0]] if process.returncode else []
-        for step in training.steps(folder):
+        for step in training.saved_steps(folder):
             storage.verify(folder / f"{step:08d}")
     assert len(hits) >= kills - 1  # one may have come after the end
     assert hits.count("saving") >= kills // 4
@@ -114,7 +114,7 @@ def test_a_signal_saves_and_leaves_with_status_0(asked, uninterrupted, tmp_path)
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert time.perf_counter() - begin < 10
-    newest = training.steps(folder)[-1]
+    newest = training.saved_steps(folder)[-1]
     assert 10 <= newest < STEPS
     last = finish(start(folder))
     assert last["resumed"] == str(newest)
@@ -149,7 +149,7 @@ def test_a_kill_at_each_call_of_any_thread_leaves_whole_steps(call, tmp_path):
     for number in range(1, 40):  # counted by strace for each thread
         traced = ["strace", "-f", "-o", os.devnull, "-e", f"trace={call}"]
         injected = ["-e", f"inject={call}:signal=SIGKILL:when={number}"]
-        before = training.steps(folder)
+        before = training.saved_steps(folder)
         save = [sys.executable, "-m", "tests.killed_saves", str(folder), "once"]
         status = subprocess.run(traced + injected + save, cwd=ROOT, capture_output=True).returncode
         after = killed_saves.whole_steps(folder) if folder.exists() else []

@@ -271,7 +271,7 @@ def nan_at_step_6():
 def test_checkpoints_are_of_steps_before_the_one_that_failed(tmp_path):
     with pytest.raises(training.NonFiniteError, match="step 6") as caught:
         quadratic_fit(nan_at_step_6(), checkpoints=training.Checkpoints(tmp_path, every=4))
-    assert training.steps(tmp_path) == [4]
+    assert training.saved_steps(tmp_path) == [4]
     assert caught.value.__notes__ == ["The checkpoint of step 4 is good."]
 
 
@@ -381,7 +381,7 @@ def test_lost_best_params_do_not_end_a_run(tmp_path):
         return quadratic_fit(data, steps=steps, validation=validation, checkpoints=kept)
 
     assert run(6).best.step == 2
-    assert training.steps(tmp_path) == [2, 6]
+    assert training.saved_steps(tmp_path) == [2, 6]
     (tmp_path / "00000002" / "state.json").unlink()
     with pytest.warns(UserWarning, match=r"best params are lost.*00000002"):
         assert run(10).best.step == 8

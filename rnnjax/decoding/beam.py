@@ -10,7 +10,6 @@ from rnnjax import checks
 from rnnjax.array_typing import Array, Bool, Carry, Float, Int, PyTree
 from rnnjax.decoding import arguments
 from rnnjax.decoding.arguments import StepFunction
-from rnnjax.decoding.rows import take_rows
 
 
 class Hypotheses(NamedTuple):
@@ -145,7 +144,7 @@ def _search(
 ) -> Hypotheses:
     batch, width = start.shape[0], sizes.width
     rows = jnp.repeat(jnp.arange(batch), width)
-    context = take_rows(context, rows)
+    context = _take_rows(context, rows)
 
     def penalty(length: Array | int) -> Array:
         return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
@@ -170,14 +169,14 @@ def _search(
         if width == 1:
             stops |= ended.lengths[:, 0] > 0
         live = live._replace(scores=jnp.where(stops[:, None], -jnp.inf, live.scores))
-        carry = take_rows(new, (jnp.arange(batch)[:, None] * width + parent).reshape(-1))
+        carry = _take_rows(new, (jnp.arange(batch)[:, None] * width + parent).reshape(-1))
         return _State(carry, token, time, live, ended)
 
     none = _none(batch, end, sizes)
     # All beams of a row begin alike, so all but the first wait.
     live = none._replace(scores=none.scores.at[:, 0].set(0.0))
     token = start.astype(jnp.int32)[rows].reshape(batch, width)
-    state = _State(take_rows(carry, rows), token, jnp.int32(0), live, none)
+    state = _State(_take_rows(carry, rows), token, jnp.int32(0), live, none)
     state = jax.lax.while_loop(going, extend, state)
     cut_off = state.live._replace(scores=state.live.scores / penalty(sizes.max_length))
     return _best(_join(state.ended, cut_off), sizes.n_best)[0]
@@ -267,3 +266,8 @@ def _take(hypotheses: Hypotheses, index: Int[Array, "B K"]) -> Hypotheses:
 
 def _join(a: Hypotheses, b: Hypotheses) -> Hypotheses:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, -1), a, b)
+
+
+def _take_rows(tree: PyTree, rows: Int[Array, " K"]) -> PyTree:
+    """Return the rows of these numbers (K, …), in this order; a row may come more than once."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], tree)

@@ -13,7 +13,7 @@ from rnnjax.array_typing import Array, Bool, Carry, Float, Int, Key, PyTree
 from rnnjax.decoding import arguments, filters
 from rnnjax.decoding.arguments import StepFunction
 from rnnjax.decoding.filters import Options
-from rnnjax.decoding.rows import select_rows
+from rnnjax.recurrence import select_rows
 
 
 class Sample(NamedTuple):

@@ -9,7 +9,7 @@ from rnnjax.training.checkpoints import (
     Saved,
     SaveError,
     load,
-    steps,
+    saved_steps,
 )
 from rnnjax.training.compiled import DataParallel, compiled_step, evaluate
 from rnnjax.training.data import (
@@ -59,6 +59,6 @@ __all__ = [
     "initial_state",
     "load",
     "read_json_lines",
-    "steps",
+    "saved_steps",
     "tbptt_step",
 ]

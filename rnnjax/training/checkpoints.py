@@ -230,7 +230,7 @@ def load(folder: Path | str, step: int | None = None, *, best: bool = False) -> 
     return saved
 
 
-def steps(folder: Path | str) -> list[int]:
+def saved_steps(folder: Path | str) -> list[int]:
     """The steps saved in a folder, good or damaged, ascending."""
     named = [path for path in Path(folder).glob("[0-9]*") if path.name.isdecimal()]
     return sorted(
@@ -240,7 +240,7 @@ def steps(folder: Path | str) -> list[int]:
 
 def prune(folder: Path, newest: int, keep: int) -> None:
     """Remove all but the last steps up to ``newest`` and the best ones that they know."""
-    upto = [step for step in steps(folder) if step <= newest]
+    upto = [step for step in saved_steps(folder) if step <= newest]
     kept = set(upto[-keep:])
     for step in upto[-keep:]:
         kept |= _best_of(folder, step)
@@ -313,7 +313,7 @@ def _cause(error: Exception) -> tuple[int | None, str]:
 
 def _newest(folder: Path) -> Saved:
     damaged: DamagedError | None = None
-    for step in reversed(steps(folder)):
+    for step in reversed(saved_steps(folder)):
         try:
             saved = _read(_step_folder(folder, step))
         except DamagedError as error:

@@ -434,7 +434,7 @@ def _claimed(run: _Run, checkpoints: Checkpoints, options: dict) -> Iterator[Non
     with storage.locked(folder):
         storage.remove_asides(folder)
         run.writers.insert(0, JSONLines(folder / LOG))
-        if storing.steps(folder):
+        if storing.saved_steps(folder):
             saved = storing.load(folder)
             saved.require(config)
             run.go_on(saved, read_json_lines(folder / LOG))

@@ -106,6 +106,8 @@ class Options:
     """Steps of the optimiser, instead of --minutes."""
     minutes: float | None = None
     """Minutes of training; 2 where neither is given, 10 for a text with a name by the character."""
+    deterministic: bool = False
+    """A run that is stopped and resumed ends with the bits of one that is not; slower on a CPU."""
     quick: bool = False
     """A small model, little text, a few seconds; other options still count."""
     resume: bool = False
@@ -291,7 +293,12 @@ def steps_in_time(task: Task, options: Options) -> int:
     for _ in range(12):
         begin = time.perf_counter()
         state, metrics = training.compiled_step(
-            task.loss, adamw, state, next(data), decay=options.average
+            task.loss,
+            adamw,
+            state,
+            next(data),
+            decay=options.average,
+            deterministic=options.deterministic,
         )
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - begin)
@@ -311,6 +318,8 @@ def train(task: Task, text: Text, options: Options, steps: int) -> training.Fitt
     print(f"training: {steps:,} steps of {size:,} {text.unit}s, {steps * size:,} in all")
     config = {
         "options": {name: value for name, value in asdict(options).items() if name not in PASSING},
+        "cell": task.model.cell,
+        "strategy": task.model.strategy,
         "vocabulary": text.vocabulary,
         "steps": steps,
         "best": _has_chosen(text),
@@ -324,6 +333,7 @@ def train(task: Task, text: Text, options: Options, steps: int) -> training.Fitt
         key=jax.random.key(options.seed),
         carry=task.carry,
         average=options.average,
+        deterministic=options.deterministic,
         validation=validation,
         checkpoints=training.Checkpoints(options.out / RUN, every=every, keep=1, config=config),
         writers=[Lines(steps, functools.partial(words_of, text.unit))],

@@ -68,7 +68,7 @@ def scan(
         >>> ys.shape, bool((ys[1:, 1] == 0).all())
         ((3, 2, 8), True)
     """
-    axes = _check(SCAN, cell, params, xs, carry, mask, resets, context)
+    axes = check_arguments(SCAN, cell, params, xs, carry, mask, resets, context)
     checks.lengths(lengths, axes)
     _check_strategy("scan", cell, strategy)
     checks.boolean("scan", "reverse", reverse)
@@ -114,7 +114,7 @@ def step(
         >>> y.shape
         (2, 8)
     """
-    _check(STEP, cell, params, x, carry, mask, reset, context)
+    check_arguments(STEP, cell, params, x, carry, mask, reset, context)
     return _step(cell, params, x, carry, mask, reset, context)
 
 
@@ -171,7 +171,7 @@ def with_keys(key: Key, xs: PyTree) -> Keyed:
     return Keyed(xs, jax.random.split(key, leaves[0].shape[:2]))
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """How a message calls the function and the arguments that scan and step name differently."""
 
     owner: str
@@ -180,12 +180,12 @@ class _Call(NamedTuple):
     resets: str
 
 
-SCAN = _Call("scan", ("T", "B"), "xs", "resets")
-STEP = _Call("step", ("B",), "x", "reset")
+SCAN = Call("scan", ("T", "B"), "xs", "resets")
+STEP = Call("step", ("B",), "x", "reset")
 
 
-def _check(
-    call: _Call,
+def check_arguments(
+    call: Call,
     cell: Any,
     params: Any,
     xs: Any,
@@ -236,7 +236,7 @@ def _row_of(tree: PyTree, leading: int) -> PyTree:
     return jax.tree.map(row, tree)
 
 
-def _one_row(call: _Call, cell: Cell, params: Params, x: PyTree, context: Any) -> RowShapes:
+def _one_row(call: Call, cell: Cell, params: Params, x: PyTree, context: Any) -> RowShapes:
     """Trace one step of one row, in ``jax.ShapeDtypeStruct``s."""
     row_params = with_context(jax.tree.map(jax.typeof, params), _row_of(context, 1))
     try:
@@ -269,14 +269,12 @@ def _scan(
     reverse: bool,
 ) -> tuple[Carry, PyTree]:
     time = jax.tree.leaves(xs)[0].shape[0]
-    if lengths is not None:
-        valid = jnp.arange(time)[:, None] < jnp.asarray(lengths, int)[None]
-        mask = valid if mask is None else valid & mask
+    mask = valid_steps(mask, lengths, time)
     if resets is not None and reverse:
         # Backwards, the boundary between t and t + 1 is crossed before step t is taken.
         resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
     inputs = Inputs(feed(cell, xs), mask, resets)
-    recurrence = _recurrence(cell, params, carry, inputs, context, leading=2)
+    recurrence = as_recurrence(cell, params, carry, inputs, context, leading=2)
     recurrence = recurrence.replace(reverse=reverse)
     return execute(strategy, recurrence) if time else (recurrence.carry, _no_steps(recurrence))
 
@@ -292,11 +290,19 @@ def _step(
     context: dict[str, PyTree] | None,
 ) -> tuple[Carry, PyTree]:
     inputs = Inputs(feed(cell, x), mask, reset)
-    recurrence = _recurrence(cell, params, carry, inputs, context, leading=1)
+    recurrence = as_recurrence(cell, params, carry, inputs, context, leading=1)
     return recurrence.step(recurrence.carry, recurrence.inputs)
 
 
-def _recurrence(
+def valid_steps(mask: Array | None, lengths: Array | None, time: int) -> Array | None:
+    """Return the mask (T, B) that mask and lengths together stand for, None for none."""
+    if lengths is None:
+        return mask
+    valid = jnp.arange(time)[:, None] < jnp.asarray(lengths, int)[None]
+    return valid if mask is None else valid & mask
+
+
+def as_recurrence(
     cell: Cell, params: Params, carry: Any, inputs: Inputs, context: Any, *, leading: int
 ) -> Recurrence:
     """Bring all arguments into one form; the batch is the last of the inputs' leading axes."""

@@ -11,7 +11,7 @@ import pytest
 
 import benchmarks
 from benchmarks import __main__ as command
-from benchmarks import document, results, streaming, timing
+from benchmarks import document, gradients, results, streaming, timing
 from benchmarks import scan_vs_unrolled as bench
 
 MILLISECONDS = {
@@ -211,7 +211,7 @@ def test_list_command_names_every_benchmark(capsys):
 
 def test_unknown_benchmark_is_told_the_names():
     with pytest.raises(
-        SystemExit, match=r"NAME must be one of scan_vs_unrolled, streaming, tables; got"
+        SystemExit, match=r"NAME must be one of scan_vs_unrolled, streaming, gradients, tables; got"
     ):
         command.main(["sc"])
 
@@ -229,6 +229,39 @@ def test_every_way_of_streaming_writes_its_tokens():
     assert streaming.summarise(rows).startswith("B=2, N=8: sample writes")
     made_up = results.Results("streaming", "a device", 1, {}, None, "2026-01-01", "", rows)
     assert streaming.draw(made_up).axes
+
+
+def test_gradients_keep_to_their_bounds_and_a_missing_peer_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(gradients, "is_installed", lambda name: name in ("rnnjax", "flax"))
+    plan = gradients.Plan(lag=12, seeds=2, batch=2, features=3, hidden=8, steps=1, runs=1)
+    subjects = [*gradients.OURS, *gradients.PEERS]
+    with jax.numpy_rank_promotion("allow"):  # Flax's Dense broadcasts its bias
+        rows = [gradients.measure_initial(subject, plan) for subject in subjects]
+    rows += gradients.measure_trained(gradients.TRAINED[0], plan)
+    by_name = {(row["implementation"], row["cell"], row["strategy"]): row for row in rows}
+    shrunk = by_name["rnnjax", gradients.RNN, gradients.SCALED]
+    assert shrunk["theory_log10_per_step"] == pytest.approx(np.log10(0.9), abs=1e-5)
+    for lag, ratio in zip(shrunk["lags"], shrunk["log10_ratio_upper"], strict=True):
+        assert ratio <= lag * np.log10(0.9) + 1e-3
+    forgetful = by_name["rnnjax", gradients.LSTM, gradients.BIAS_0]
+    assert forgetful["theory_log10_per_step"] == pytest.approx(np.log10(0.5), abs=1e-5)
+    skipped = {row["implementation"]: row["skipped"] for row in rows if row["skipped"]}
+    assert skipped == {name: f"{name} is not installed" for name in ("haiku", "equinox")}
+    written = results.record("gradients", ("jax",), gradients.summarise(rows), rows)
+    assert "As they come from each library: LSTM 0." in written.summary
+    assert results.load(written.save(tmp_path)) == written
+    at_start, _ = gradients.tabulate(rows)
+    assert len(at_start.rows) == len(subjects)
+    gradients.draw(written).savefig(tmp_path / "picture.png")
+
+
+def test_a_gradient_that_vanishes_has_no_logarithm():
+    logs = np.zeros((2, 4, 1))
+    logs[0, :2] = -np.inf
+    found = gradients.decay(logs)
+    assert found["log10_ratio_lower"] == [0.0, None, None]
+    assert found["log10_ratio_upper"] == [0.0, 0.0, 0.0]
+    assert found["horizon_steps"] is None
 
 
 def test_every_benchmark_keeps_the_contract():

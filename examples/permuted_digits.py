@@ -1,0 +1,176 @@
+"""Permuted digits: a picture of a digit, one pixel a step, in an order without meaning.
+
+The pixels of every picture are read in the same random order, drawn once, so that neighbours in the
+picture are far apart in time; after the last pixel the digit is to be named:
+
+    x_t = pixel[order[t]],    y = softmax(h_T W + b),    T = 64 or 196
+
+(Le et al., "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units", 2015, with
+the 784 pixels of MNIST). Two baselines do not care for the order, because they see all pixels at
+once: softmax regression, and the nearest of the training pictures. A network that reads pixel by
+pixel has to beat those before its memory has shown anything.
+
+    the 8 × 8 digits of scikit-learn       64 steps; 1,197 to train, 300 to validate, 300 to test
+    --data digits                          10,000 MNIST digits in means of 2 × 2 pixels, 196 steps;
+                                           8,000 / 1,000 / 1,000; not comparable with published
+                                           scores, which have 60,000 to train
+
+Validation, after each epoch, chooses the params; the test is scored once.
+
+    python -m examples.permuted_digits                              five cells, ten minutes
+    python -m examples.permuted_digits --data digits --cells gru --minutes 10
+    python -m examples.permuted_digits --resume                     go on where it was stopped
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+import rnnjax
+from examples.support import memory, memory_results
+from examples.support.cli import OptionError, blame
+from examples.support.datasets import File
+from examples.support.memory import Batch, Task
+from rnnjax import training
+
+MNIST = File(
+    "digits/mnist10k.npz", "c03d6af810269a0b25ef8e8971f521767d52b05849e4fd977d6ca9528003c0b3"
+)
+ORDER = 2015  # the seed of the order, the same in every run
+
+
+@dataclass(frozen=True)
+class Options(memory.Options):
+    """Permuted digits: pixel by pixel, in an order without meaning."""
+
+    data: Literal["scikit-learn", "digits"] = "scikit-learn"
+    """The 8 × 8 digits of scikit-learn, or 10,000 of MNIST out of the folder RNNJAX_DATA."""
+
+
+FULL = Options(out=Path("runs/permuted_digits"), size=96)
+QUICK = Options(
+    out=Path("runs/permuted_digits"),
+    cells=("tanh", "gru"),
+    steps=160,
+    size=32,
+    learning_rate=0.02,
+)
+
+
+class Part(NamedTuple):
+    """Pictures as rows of pixels in [0, 1], already in the order of reading, and their digits."""
+
+    pixels: np.ndarray  # (n, T)
+    digits: np.ndarray  # (n,)
+
+    def batch(self) -> Batch:
+        """All of them side by side: xs (T, n, 1)."""
+        return Batch(self.pixels.T[:, :, None], self.digits)
+
+
+class Split(NamedTuple):
+    """What is learnt from, what chooses, what is scored once."""
+
+    train: Part
+    validation: Part
+    test: Part
+
+
+def read(data: str) -> Split:
+    """Read pictures and put their pixels in order.
+
+    Raises:
+        FileNotFoundError: there is no file of MNIST digits; says what to do.
+        ValueError: it is another file.
+    """
+    if data == "digits":
+        with np.load(MNIST.locate()) as file:
+            pooled = file["x"].reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)) / 255
+            return split(pooled.reshape(len(pooled), -1), file["y"], 1000)
+    pixels, digits = load_digits(return_X_y=True)
+    shuffled = np.random.default_rng(ORDER).permutation(len(digits))  # they came by writer
+    return split(pixels[shuffled] / 16, digits[shuffled], 300)
+
+
+def split(pixels: np.ndarray, digits: np.ndarray, held_out: int) -> Split:
+    """Put pixels (n, T) in order, and cut twice so many pictures off the end."""
+    order = np.random.default_rng(ORDER).permutation(pixels.shape[1])
+    pixels, digits = pixels[:, order].astype(np.float32), digits.astype(np.int32)
+    cuts = [len(digits) - 2 * held_out, len(digits) - held_out]
+    return Split(*map(Part, np.split(pixels, cuts), np.split(digits, cuts)))
+
+
+def baselines(parts: Split) -> list[dict[str, float]]:
+    """The shares that softmax regression and the nearest picture get right: validation, test."""
+    softmax = [LogisticRegression(C=c, max_iter=2000) for c in (0.03, 0.3, 3.0)]
+    softmax = [model.fit(*parts.train) for model in softmax]
+    models = {
+        "softmax regression": max(softmax, key=lambda model: model.score(*parts.validation)),
+        "nearest picture": KNeighborsClassifier(1).fit(*parts.train),
+    }
+    return [
+        {name: float(model.score(*part)) for name, model in models.items()}
+        for part in (parts.validation, parts.test)
+    ]
+
+
+def loss(cell, params, carry, batch, key):
+    """Nats a digit, read from the last output; beside it the share that is right."""
+    del key
+    _, hs = rnnjax.scan(cell, params["cell"], batch.xs)
+    logits = memory.answer(params, hs[-1])
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+    right = jnp.argmax(logits, axis=-1) == batch.targets
+    return nats.mean(), (carry, {"accuracy": jnp.mean(right, dtype=nats.dtype)})
+
+
+def task_of(parts: Split, options: Options) -> Task:
+    """Make the task: shuffled batches, epoch after epoch."""
+    batches = training.ArrayBatches(
+        parts.train.batch(), options.batch, in_axes=Batch._make((1, 0)), seed=options.seed
+    )
+    levels, scores = baselines(parts)
+    return Task(
+        loss=loss,
+        batches=batches,
+        validation=[parts.validation.batch()],
+        test=[parts.test.batch()],
+        outputs=10,
+        lag=parts.train.pixels.shape[1] // 2,  # half of the pixels are further back
+        measure="accuracy",
+        label="accuracy",
+        baselines=scores,
+        levels=levels,
+        goal=0.4,
+        higher_is_better=True,
+        every=len(batches),
+    )
+
+
+def main(options: Options) -> None:
+    """Train cell by cell, compare with the baselines."""
+    memory.check(options)
+    with blame("--data"):
+        parts = read(options.data)
+    if options.batch > len(parts.train.digits):
+        most = len(parts.train.digits)
+        raise OptionError(f"--batch: expected at most {most}, all digits; got {options.batch}.")
+    memory.open_folder(options)
+    memory_results.train_and_report(task_of(parts, options), options)
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    memory.command(main, FULL, QUICK, argv)
+
+
+if __name__ == "__main__":
+    command()

@@ -317,7 +317,7 @@ def train(task: Task, text: Text, options: Options, steps: int) -> training.Fitt
     size = options.batch * options.chunk
     print(f"training: {steps:,} steps of {size:,} {text.unit}s, {steps * size:,} in all")
     config = {
-        "options": {name: value for name, value in asdict(options).items() if name not in PASSING},
+        "options": _lasting(options),
         "cell": task.model.cell,
         "strategy": task.model.strategy,
         "vocabulary": text.vocabulary,
@@ -352,6 +352,11 @@ def nats_of(model: LanguageModel, loss: training.Loss, part: training.Chunk, par
     spans = range(0, len(part.inputs), SPAN)
     parts = (jax.tree.map(lambda a, s=s: a[s : s + SPAN], part) for s in spans)
     return training.evaluate(loss, params, parts, carry)["loss"]
+
+
+def _lasting(options: Options) -> dict[str, Any]:
+    """The options that make a run what it is."""
+    return {name: value for name, value in asdict(options).items() if name not in PASSING}
 
 
 def _has_chosen(text: Text) -> bool:
@@ -478,7 +483,7 @@ def train_and_report(text: Text, options: Options, steps: int | None = None) -> 
         "steps": steps,
         "training_seconds": fitted.records[-1]["seconds"],
         **score(task, text, params),
-        "options": asdict(options),
+        "options": _lasting(options),
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} processors",
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "rnnjax")},
     }

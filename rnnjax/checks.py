@@ -78,14 +78,20 @@ def function(owner: str, name: str, value: Any) -> None:
 
 def key(owner: str, name: str, value: Any) -> None:
     """Refuse anything but one key of ``jax.random``."""
+    shape = key_shape(owner, name, value)
+    if shape:
+        raise ValueError(f"{owner}: {name} must be one key; got keys of the shape {shape}.")
+
+
+def key_shape(owner: str, name: str, value: Any) -> tuple[int, ...]:
+    """Refuse anything but keys of ``jax.random``, typed or raw; return how many, () for one."""
     dtype = getattr(value, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and dtype != jnp.uint32:
         raise TypeError(
-            f"{owner}: {name} must be a key of jax.random; got {value!r}. Write jax.random.key(0)."
+            f"{owner}: {name} must be a key of jax.random, jax.random.key(0); got {value!r}."
         )
-    if jnp.ndim(value) != (0 if typed else 1):
-        raise ValueError(f"{owner}: {name} must be one key; got the shape {jnp.shape(value)}.")
+    return value.shape if typed else value.shape[:-1]
 
 
 def probability(owner: str, name: str, value: Any) -> None:

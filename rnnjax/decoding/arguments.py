@@ -157,13 +157,7 @@ def optional_real(owner: str, name: str, value: Any) -> Array | None:
 
 def keys(owner: str, key: Any, batch: int) -> Array:
     """Return a key for each row: those given, or one key with the row's number folded in."""
-    dtype = getattr(key, "dtype", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not typed and dtype != jnp.uint32:
-        raise TypeError(
-            f"{owner}: key must be a key of jax.random, jax.random.key(0); got {key!r}."
-        )
-    shape = key.shape if typed else key.shape[:-1]
+    shape = checks.key_shape(owner, "key", key)
     if shape == (batch,):
         return key
     if shape:

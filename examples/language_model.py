@@ -529,6 +529,14 @@ def load(out: Path) -> training.Saved:
         ) from error
 
 
+def begin(options: Options) -> None:
+    """Train a new model."""
+    text = read_text(options)
+    with blame("--out"):
+        set_aside(options.out, (RUN, SCORES, CURVE, PICTURE))
+    train_and_report(text, options)
+
+
 def resume(options: Options) -> None:
     """Go on with a run that was stopped, as it was begun."""
     config = load(options.out).config
@@ -573,15 +581,16 @@ def check(options: Options) -> None:
 def main(options: Options) -> None:
     """Train, go on training, or generate."""
     check(options)
-    if options.generate:
-        generate(options)
-    elif options.resume:
-        resume(options)
-    else:
-        text = read_text(options)
-        with blame("--out"):
-            set_aside(options.out, (RUN, SCORES, CURVE, PICTURE))
-        train_and_report(text, options)
+    try:
+        if options.generate:
+            generate(options)
+        elif options.resume:
+            resume(options)
+        else:
+            begin(options)
+    except training.Preempted as stopped:
+        print(f"{stopped}; --resume --out {options.out} goes on")
+        raise
 
 
 def command(argv: Sequence[str] | None = None) -> None:

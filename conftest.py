@@ -22,6 +22,7 @@ def leave_folder(namespace: dict[str, Any]) -> None:
     namespace["_folder"].cleanup()
 
 
+PACKAGES = ("rnnjax", "examples", "benchmarks")
 PAGES = Sybil(
     parsers=[PythonCodeBlockParser()],
     patterns=["README.md", "docs/*.md"],
@@ -30,7 +31,8 @@ PAGES = Sybil(
 )
 DOCSTRINGS = Sybil(
     parsers=[DocTestParser()],
-    patterns=[f"{folder}/**/*.py" for folder in ("rnnjax", "examples", "benchmarks")],
+    # ** stands for at least one folder.
+    patterns=[f"{top}/{own}" for top in PACKAGES for own in ("*.py", "**/*.py")],
     document_types={".py": PythonDocStringDocument},
 )
 

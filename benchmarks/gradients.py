@@ -4,10 +4,10 @@
 Schmidhuber 1997), h otherwise; λ_{T−k} is read in the same leaf and counts every path to it. x_t is
 drawn from N(0, 1). First at initialisation, for the choices that a user has and for the peers'
 cells as they come; then before and after training on the adding problem. Chrono has T_max = 200
-throughout, so that lags beyond it show what it costs to choose it too small.
+throughout, so that lags beyond it show what it costs to choose it too small. h_0 = 0, so the last
+few of the longest lags see a network that has only just begun.
 """
 
-import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -17,7 +17,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,12 +28,12 @@ from matplotlib.patches import Patch
 from scipy.optimize import isotonic_regression
 
 import rnnjax
-from benchmarks import pictures, wording
+from benchmarks import peers, pictures, wording
 from benchmarks.benchmark import Benchmark, Table, announced
 from benchmarks.pictures import Line
 from benchmarks.results import Results, Row
 from rnnjax import Cell, LSTMCarry, training
-from rnnjax.array_typing import Array, Carry, Key, Params
+from rnnjax.array_typing import Array, Key, Params
 from rnnjax.diagnostics import gradient_norms, memory_horizon
 from rnnjax.initializers import Chrono, GlorotUniform, Identity, Orthogonal
 
@@ -69,122 +68,8 @@ class Plan(NamedTuple):
     runs: int
 
 
-FULL = Plan(lag=10_000, seeds=10, batch=2, features=32, hidden=128, steps=1_500, runs=3)
+FULL = Plan(lag=10_000, seeds=10, batch=2, features=32, hidden=128, steps=1_000, runs=3)
 QUICK = Plan(lag=1_000, seeds=2, batch=2, features=32, hidden=128, steps=5, runs=1)
-
-
-# --- peers -------------------------------------------------------------------------------------
-
-
-class Peer(NamedTuple):
-    """A peer's cell as it comes, for one example.
-
-    Attributes:
-        init: (N, key, D) → its params.
-        initial_carry: N → zeros.
-        step: (N, params, carry, x) → carry.
-    """
-
-    init: Callable[[int, Key, int], Params]
-    initial_carry: Callable[[int], Carry]
-    step: Callable[[int, Params, Carry, Array], Carry]
-
-
-@dataclasses.dataclass(frozen=True)
-class PeerCell(Cell):
-    """A peer's cell under the contract of rnnjax, so that the same function measures it."""
-
-    size: int
-    peer: Peer
-
-    def init(self, key: Key, in_dim: Any) -> Params:
-        """Draw the peer's params."""
-        return self.peer.init(self.size, key, in_dim)
-
-    def initial_carry(self, params: Params) -> Carry:
-        """Return zeros."""
-        del params
-        return self.peer.initial_carry(self.size)
-
-    def step(self, params: Params, carry: Carry, u: Array) -> Carry:
-        """Take the peer's step."""
-        return self.peer.step(self.size, params, carry, u)
-
-
-def _zero_h(size: int) -> Array:
-    return jnp.zeros((size,))
-
-
-def _zero_c_and_h(size: int) -> LSTMCarry:
-    return LSTMCarry(jnp.zeros((size,)), jnp.zeros((size,)))
-
-
-def _flax_init(module: Any, size: int, key: Key, in_dim: int) -> Params:
-    cell = module(size)
-    return dict(cell.init(key, cell.initialize_carry(key, (in_dim,)), jnp.zeros((in_dim,))))
-
-
-def _flax_lstm(size: int, params: Params, carry: LSTMCarry, x: Array) -> LSTMCarry:
-    (c, h), _ = nn.OptimizedLSTMCell(size).apply(params, tuple(carry), x)
-    return LSTMCarry(c, h)
-
-
-def _flax_gru(size: int, params: Params, h: Array, x: Array) -> Array:
-    return nn.GRUCell(size).apply(params, h, x)[0]
-
-
-# Imported where they are used, so that the others are measured where one is not installed.
-def _haiku(name: str, size: int) -> Any:
-    haiku: Any = importlib.import_module("haiku")
-    core = getattr(haiku, name)
-    return haiku.without_apply_rng(haiku.transform(lambda x, state: core(size)(x, state)))
-
-
-def _haiku_state(c: Array, h: Array) -> Any:
-    haiku: Any = importlib.import_module("haiku")
-    return haiku.LSTMState(hidden=h, cell=c)
-
-
-def _haiku_lstm_init(size: int, key: Key, in_dim: int) -> Params:
-    return _haiku("LSTM", size).init(key, jnp.zeros((in_dim,)), _haiku_state(*_zero_c_and_h(size)))
-
-
-def _haiku_lstm(size: int, params: Params, carry: LSTMCarry, x: Array) -> LSTMCarry:
-    _, state = _haiku("LSTM", size).apply(params, x, _haiku_state(*carry))
-    return LSTMCarry(state.cell, state.hidden)
-
-
-def _haiku_gru_init(size: int, key: Key, in_dim: int) -> Params:
-    return _haiku("GRU", size).init(key, jnp.zeros((in_dim,)), _zero_h(size))
-
-
-def _haiku_gru(size: int, params: Params, h: Array, x: Array) -> Array:
-    return _haiku("GRU", size).apply(params, x, h)[1]
-
-
-def _equinox_init(name: str, size: int, key: Key, in_dim: int) -> Params:
-    equinox: Any = importlib.import_module("equinox")
-    return {"cell": getattr(equinox.nn, name)(in_dim, size, key=key)}
-
-
-def _equinox_lstm(size: int, params: Params, carry: LSTMCarry, x: Array) -> LSTMCarry:
-    del size
-    h, c = params["cell"](x, (carry.h, carry.c))
-    return LSTMCarry(c, h)
-
-
-def _equinox_gru(size: int, params: Params, h: Array, x: Array) -> Array:
-    del size
-    return params["cell"](x, h)
-
-
-# Partial functions are equal by identity: these stand here once, so that equal cells are equal.
-FLAX_LSTM = Peer(functools.partial(_flax_init, nn.OptimizedLSTMCell), _zero_c_and_h, _flax_lstm)
-FLAX_GRU = Peer(functools.partial(_flax_init, nn.GRUCell), _zero_h, _flax_gru)
-HAIKU_LSTM = Peer(_haiku_lstm_init, _zero_c_and_h, _haiku_lstm)
-HAIKU_GRU = Peer(_haiku_gru_init, _zero_h, _haiku_gru)
-EQUINOX_LSTM = Peer(functools.partial(_equinox_init, "LSTMCell"), _zero_c_and_h, _equinox_lstm)
-EQUINOX_GRU = Peer(functools.partial(_equinox_init, "GRUCell"), _zero_h, _equinox_gru)
 
 
 # --- what is compared --------------------------------------------------------------------------
@@ -209,8 +94,8 @@ class Subject(NamedTuple):
         return f"{self.implementation} {self.cell}, {self.strategy}"
 
 
-def _peer(cell: str, implementation: str, peer: Peer) -> Subject:
-    return Subject(cell, DEFAULTS, lambda n: PeerCell(n, peer), implementation)
+def _peer(cell: str, implementation: str, peer: peers.Peer) -> Subject:
+    return Subject(cell, DEFAULTS, lambda n: peers.PeerCell(n, peer), implementation)
 
 
 RNN, RELU, LSTM, GRU = "tanh RNN", "ReLU RNN", "LSTM", "GRU"
@@ -233,13 +118,14 @@ OURS = (
     Subject(GRU, CHRONO, lambda n: rnnjax.GRU(n, update_bias=Chrono(T_MAX))),
 )
 PEERS = (
-    _peer(LSTM, "flax", FLAX_LSTM),
-    _peer(LSTM, "haiku", HAIKU_LSTM),
-    _peer(LSTM, "equinox", EQUINOX_LSTM),
-    _peer(GRU, "flax", FLAX_GRU),
-    _peer(GRU, "haiku", HAIKU_GRU),
-    _peer(GRU, "equinox", EQUINOX_GRU),
+    _peer(LSTM, "flax", peers.FLAX_LSTM),
+    _peer(LSTM, "haiku", peers.HAIKU_LSTM),
+    _peer(LSTM, "equinox", peers.EQUINOX_LSTM),
+    _peer(GRU, "flax", peers.FLAX_GRU),
+    _peer(GRU, "haiku", peers.HAIKU_GRU),
+    _peer(GRU, "equinox", peers.EQUINOX_GRU),
 )
+SUBJECTS = OURS + PEERS
 TRAINED_NAMES = ((RNN, ORTHOGONAL), (LSTM, BIAS_1), (LSTM, CHRONO), (GRU, UPDATE_0))
 TRAINED = tuple(subject for subject in OURS if subject[:2] in TRAINED_NAMES)
 
@@ -292,7 +178,7 @@ def theory(cell: Cell, params: Params) -> float | None:
 def measure(quick: bool) -> list[Row]:
     """Measure every subject at initialisation, and some before and after training."""
     plan = QUICK if quick else FULL
-    rows = [measure_initial(subject, plan) for subject in announced(OURS + PEERS)]
+    rows = [measure_initial(subject, plan) for subject in announced(SUBJECTS)]
     trained = [measure_trained(subject, plan) for subject in announced(TRAINED)]
     return rows + list(itertools.chain.from_iterable(trained))
 
@@ -412,7 +298,7 @@ def _row(
 
 ADDING_TIME, ADDING_BATCH, ADDING_ROWS, TEST_ROWS = 100, 32, 16, 1_000
 GUESS_MSE = 1 / 6  # The variance of the sum of two numbers from U[0, 1].
-OPTIMISER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-3))
+OPTIMISER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(5e-3))
 
 
 class Run(NamedTuple):
@@ -515,32 +401,40 @@ def _initial_sentence(rows: list[Row]) -> str:
 def _default_sentence(rows: list[Row]) -> str:
     """List the cells as they come."""
     kinds = []
-    for cell, name in OUR_DEFAULTS.items():
-        here = _of(_initial(rows), cell)
-        ours = next(row for row in here if row["strategy"] == name)
-        peers = [row for row in here if row["strategy"] == DEFAULTS]
-        lefts = {row["implementation"]: left(row) for row in (ours, *peers)}
-        kinds.append(f"{cell} {_listed(lefts)}")
+    for cell in OUR_DEFAULTS:
+        here = filter(_is_default, _of(_initial(rows), cell))
+        kinds.append(f"{cell} {_listed({row['implementation']: left(row) for row in here})}")
     return f"As they come from each library: {'; '.join(kinds)}."
 
 
 def _lesson(rows: list[Row]) -> str:
-    """Say what a forget bias of 1 is worth, and whose LSTM is worse than a tanh RNN."""
-    ours = {row["strategy"]: row for row in _of(_initial(rows, "rnnjax"), LSTM)}
-    zero, one = ours[BIAS_0], ours[BIAS_1]
+    """Say what a forget bias is worth, and which cells are worse than a tanh RNN as they come."""
+    ours = {row["strategy"]: _horizon(row) for row in _of(_initial(rows, "rnnjax"), LSTM)}
     text = (
-        f"A forget bias of 1 instead of 0 moves the lag at which 1/{1 / FACTOR:,.0f} is left from "
-        f"{_horizon(zero)} to {_horizon(one)} steps"
+        f"In an LSTM 1/{1 / FACTOR:,.0f} is left after {ours[BIAS_0]} steps with a forget bias of "
+        f"0, {ours[BIAS_1]} with 1 and {ours[CHRONO]} with {CHRONO}"
     )
-    plain = next(row for row in _initial(rows) if _name(row) == f"{RNN}, {GLOROT}")
-    peers = [row for row in _of(_initial(rows), LSTM) if row["strategy"] == DEFAULTS]
-    worse = [row["implementation"] for row in peers if _log10(row) < _log10(plain)]
+    worse = [f"the {cell} of {_and(names)}" for cell, names in _worse(rows).items()]
     if not worse:
         return f"{text}."
     return (
-        f"{text}; as it comes, the LSTM of {' and of '.join(worse)} starts out with less left than "
-        "a tanh RNN, so set its forget bias by hand."
+        f"{text}. As they come, {_and(worse)} start with less left than a tanh RNN: set their "
+        "forget or update bias by hand."
     )
+
+
+def _worse(rows: list[Row]) -> dict[str, list[str]]:
+    """Return by cell the libraries whose default leaves less than a tanh RNN with Glorot."""
+    plain = next(row for row in _initial(rows, "rnnjax") if _name(row) == f"{RNN}, {GLOROT}")
+    found = {}
+    for row in filter(_is_default, _initial(rows)):
+        if _log10(row) < _log10(plain):
+            found.setdefault(row["cell"], []).append(row["implementation"])
+    return found
+
+
+def _is_default(row: Row) -> bool:
+    return row["strategy"] in (DEFAULTS, OUR_DEFAULTS.get(row["cell"]))
 
 
 def _long_sentence(rows: list[Row]) -> str:
@@ -585,7 +479,7 @@ def power(log10: float) -> str:
     """
     if log10 == -math.inf:
         return "0"
-    return wording.short(10**log10) if -2.5 < log10 < 3 else f"10^{_signed(log10)}"
+    return wording.short(10**log10) if -3.5 < log10 < 3 else f"10^{_signed(log10)}"
 
 
 def _signed(value: float) -> str:
@@ -616,6 +510,10 @@ def _listed(texts: dict[str, str]) -> str:
     return ", ".join(f"{text} ({name})" for name, text in texts.items())
 
 
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _name(row: Row) -> str:
     return f"{row['cell']}, {row['strategy']}"
 
@@ -632,38 +530,42 @@ def _of(rows: list[Row], cell: str) -> list[Row]:
 # --- tables ------------------------------------------------------------------------------------
 
 
+TABLE_LAGS = (100, 1_000, 10_000)
+
+
 def tabulate(rows: list[Row]) -> list[Table]:
     """Return one table at initialisation and one around training."""
     return [_initial_table(_initial(rows)), _trained_table(rows)]
 
 
 def _initial_table(rows: list[Row]) -> Table:
-    lags = [lag for lag in NAMED_LAGS if lag < rows[0]["T"]]
-    steps = f"steps to {FACTOR:g} (95 %)"
-    header = ("implementation", "cell", "initialisation", *(f"{lag:,}" for lag in lags), steps)
-    body = [
-        (row["implementation"], row["cell"], row["strategy"], *_entries(row, lags), _interval(row))
-        for row in rows
-    ]
-    caption = "log10 of ‖λ_{{T−k}}‖ / ‖λ_T‖ at lags k, median; x ~ N(0, 1), D={D}, N={N}"
-    return Table(caption.format(**rows[0]), header, body, names=3)
+    lags = [lag for lag in TABLE_LAGS if lag < rows[0]["T"]]
+    header = ("library", "cell", *(f"{lag:,}" for lag in lags), f"to {FACTOR:g}")
+    body = [(row["implementation"], _name(row), *_entries(row, lags), _steps(row)) for row in rows]
+    caption = (
+        "log10 of ‖λ_{{T−k}}‖ / ‖λ_T‖ at lags k, and the steps to {factor:g}, medians; "
+        "x ~ N(0, 1), B={B}, D={D}, N={N}"
+    )
+    return Table(caption.format(factor=FACTOR, **rows[0]), header, body, names=2)
 
 
 def _trained_table(rows: list[Row]) -> Table:
-    rows = [row for row in rows if row["stage"] != INITIAL]
-    lags = [lag for lag in NAMED_LAGS if lag <= ADDING_TIME]
-    header = ("cell", "initialisation", "", *(f"{lag:,}" for lag in lags), "MSE")
+    after = {_name(row): row for row in rows if row["stage"] == AFTER}
+    before = {_name(row): row for row in rows if row["stage"] == BEFORE}
     body = [
         (
-            *(row[name] for name in ("cell", "strategy", "stage")),
-            *_entries(row, lags),
+            name,
+            *_entries(before[name], [REFERENCE_LAG]),
+            *_entries(row, [REFERENCE_LAG]),
             wording.entry(row, "mse"),
         )
-        for row in rows
+        for name, row in after.items()
     ]
-    caption = "the same on the adding problem, T={}, N={}; guessing has an MSE of {:.3f}"
-    hidden = rows[0]["N"] if rows else 0
-    return Table(caption.format(ADDING_TIME, hidden, GUESS_MSE), header, body, names=3)
+    caption = (
+        f"log10 of the same on the adding problem at lag {REFERENCE_LAG}, T={ADDING_TIME}; "
+        f"guessing has an MSE of {GUESS_MSE:.3f}"
+    )
+    return Table(caption, ("cell", BEFORE, AFTER, "MSE"), body)
 
 
 def _entries(row: Row, lags: list[int]) -> list[str]:
@@ -672,17 +574,16 @@ def _entries(row: Row, lags: list[int]) -> list[str]:
     return [_signed(_log10(row, lag)).replace("inf", "∞") for lag in lags]
 
 
-def _interval(row: Row) -> str:
+def _steps(row: Row) -> str:
     if row["skipped"]:
         return "—"
-    names = ("horizon_steps", "horizon_steps_low", "horizon_steps_high")
-    steps, low, high = ("∞" if row[name] is None else f"{row[name]:,.0f}" for name in names)
-    return f"{steps} ({low}–{high})"
+    return "∞" if row["horizon_steps"] is None else f"{row['horizon_steps']:,.0f}"
 
 
 # --- picture -----------------------------------------------------------------------------------
 
 FLOOR, CEILING = -20.0, 3.0
+MARK_EVERY = 7
 
 LINES = {
     (RNN, GLOROT): Line(pictures.BLACK, "o"),
@@ -730,7 +631,13 @@ def _draw_ours(axes: Axes, rows: list[Row]) -> None:
     _frame(axes, rows, "at initialisation")
     for row in rows:
         _draw_theory(axes, row)
-    _draw_lines(axes, [Drawn(row, LINES[row["cell"], row["strategy"]], _name(row)) for row in rows])
+    _draw_lines(
+        axes,
+        [
+            Drawn(row, LINES[row["cell"], row["strategy"]], _name(row) + _beyond(row))
+            for row in rows
+        ],
+    )
     grey: dict[str, Any] = {"color": "0.4"}
     handles = [
         Line2D([], [], marker="o", markersize=4, **grey),
@@ -740,13 +647,20 @@ def _draw_ours(axes: Axes, rows: list[Row]) -> None:
     labels = (
         "median over seeds and rows",
         "quartiles",
-        "theory: σ(b_f)ᵏ, the path from c to c alone;\nσ_max(W)ᵏ, the bound of a tanh RNN",
+        "theory: $σ(b_f)^k$, an LSTM's path from c to c alone;\n"
+        "$σ_{max}(W)^k$, a bound for a tanh RNN",
     )
     axes.legend(handles, labels, loc="lower left", fontsize=8, frameon=False)
 
 
+def _beyond(row: Row) -> str:
+    """Say where a line goes that leaves the axes above."""
+    end = _numbers(row, "median")[-1]
+    return f"\n↑ to {power(end)}" if end > CEILING else ""
+
+
 def _draw_defaults(axes: Axes, rows: list[Row]) -> None:
-    shown = [row for row in rows if row["strategy"] in (DEFAULTS, OUR_DEFAULTS.get(row["cell"]))]
+    shown = list(filter(_is_default, rows))
     _frame(axes, shown, "as they come from each library")
     drawn = []
     for row in shown:
@@ -777,7 +691,7 @@ def _draw_trained(axes: Axes, rows: list[Row]) -> None:
 
 def _frame(axes: Axes, rows: list[Row], title: str) -> None:
     """Set limits and ticks; lags stand above, because lines leave below and are labelled there."""
-    longest = max((row["lags"][-1] for row in rows), default=REFERENCE_LAG)
+    longest = _longest(rows)
     axes.set_xscale("log")
     axes.set_xlim(1, longest)
     axes.set_ylim(FLOOR, CEILING)
@@ -786,25 +700,38 @@ def _frame(axes: Axes, rows: list[Row], title: str) -> None:
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("lag k (steps)", fontsize=9)
-    axes.set_ylabel("log10 of ‖λ_{T−k}‖ / ‖λ_T‖", fontsize=9)
+    axes.set_ylabel(r"$\log_{10}\ \|λ_{T-k}\|\,/\,\|λ_T\|$", fontsize=10)
     axes.set_title(title, fontsize=10)
     axes.tick_params(labelsize=8)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
+def _longest(rows: list[Row]) -> int:
+    """Return the longest lag, or the power of ten by which every line has left below."""
+    longest = max((row["lags"][-1] for row in rows), default=REFERENCE_LAG)
+    if any(_drawable(row, "median")[-1] >= FLOOR for row in rows):
+        return longest
+    last = max((_exit(row) for row in rows), default=longest)
+    return min(longest, 10 ** math.ceil(math.log10(last)))
+
+
 def _draw_theory(axes: Axes, row: Row) -> None:
-    """Draw what theory says where that is a decay."""
+    """Draw what theory says where that is a decay, and write its factor where the line leaves."""
     rate = row["theory_log10_per_step"]
-    if rate is not None and rate < -1e-3:
-        lags = np.array(row["lags"])
-        color = LINES[row["cell"], row["strategy"]].color
-        axes.plot(lags, rate * lags, color=color, linestyle=":", linewidth=1.2)
+    if rate is None or rate > -1e-3:
+        return
+    color = LINES[row["cell"], row["strategy"]].color
+    lags = np.array(row["lags"])
+    axes.plot(lags, rate * lags, color=color, linestyle=":", linewidth=1.2)
+    end = FLOOR / rate
+    if end < 0.8 * lags[-1]:
+        axes.text(1.02 * end, FLOOR + 0.4, f"${10**rate:.2g}^k$", color=color, fontsize=8)
 
 
 def _draw_lines(axes: Axes, drawn: list[Drawn]) -> None:
     """Draw medians with their quartiles, and each label where its line leaves the axes."""
-    for row, line, _ in drawn:
+    for number, (row, line, _) in enumerate(drawn):
         lower, median, upper = (_drawable(row, name) for name in ("lower", "median", "upper"))
         axes.fill_between(row["lags"], lower, upper, color=line.color, alpha=0.15, linewidth=0)
         axes.plot(
@@ -813,7 +740,7 @@ def _draw_lines(axes: Axes, drawn: list[Drawn]) -> None:
             color=line.color,
             marker=line.marker,
             markersize=4,
-            markevery=6,
+            markevery=(number % MARK_EVERY, MARK_EVERY),
             linewidth=line.width,
             linestyle=line.style,
         )
@@ -833,8 +760,8 @@ def _label_right(axes: Axes, drawn: list[Drawn]) -> None:
     lines = 1 + max((one.label.count("\n") for one in drawn), default=0)
     gap = 0.15 * lines / _inches(axes)[1]
     for one, end, place in zip(drawn, ends, spread(places, gap), strict=True):
-        at, text_at = (one.row["lags"][-1], end), (1.02, place)
-        _label(axes, one, at, text_at, va="center", ha="left")
+        at, text_at = (one.row["lags"][-1], end), (1.03, place)
+        _label(axes, one, at, text_at, (0.0, 0.5), va="center", ha="left")
 
 
 def _label_below(axes: Axes, drawn: list[Drawn]) -> None:
@@ -844,11 +771,14 @@ def _label_below(axes: Axes, drawn: list[Drawn]) -> None:
     gap = 0.2 / _inches(axes)[0]
     for one, lag, place in zip(drawn, exits, spread(places, gap), strict=True):
         turned: dict[str, Any] = {"rotation": -50, "rotation_mode": "anchor"}
-        _label(axes, one, (lag, FLOOR), (place, -0.035), va="center", ha="left", **turned)
+        at, text_at = (lag, FLOOR), (place, -0.06)
+        flat = one._replace(label=one.label.replace("\n", ", "))
+        _label(axes, flat, at, text_at, (0.0, 1.0), va="center", ha="left", **turned)
 
 
-def _label(axes: Axes, one: Drawn, at: tuple, text_at: tuple, **text: Any) -> None:
-    """Write a label outside of the axes with a thin stroke from the end of its line."""
+def _label(axes: Axes, one: Drawn, at: tuple, text_at: tuple, corner: tuple, **text: Any) -> None:
+    """Write a label outside of the axes, with a thin stroke from the end of its line."""
+    stroke = {"arrowstyle": "-", "color": one.line.color, "linewidth": 0.6, "shrinkB": 0}
     axes.annotate(
         one.label,
         at,
@@ -858,7 +788,7 @@ def _label(axes: Axes, one: Drawn, at: tuple, text_at: tuple, **text: Any) -> No
         color=one.line.color,
         fontsize=7.5,
         annotation_clip=False,
-        arrowprops={"arrowstyle": "-", "color": one.line.color, "linewidth": 0.6, "shrinkB": 0},
+        arrowprops={**stroke, "relpos": corner},
         **text,
     )
 

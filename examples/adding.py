@@ -39,7 +39,7 @@ from examples.support.memory import Batch, Fresh, Task
 
 @dataclass(frozen=True)
 class Options(memory.Options):
-    """The adding problem: gated cells remember two numbers, a tanh RNN does not."""
+    """The adding problem: two marked numbers out of a long sequence, and their sum at its end."""
 
     T: int = 100
     """Steps of a sequence."""

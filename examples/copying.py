@@ -49,7 +49,7 @@ class Options(memory.Options):
     """Symbols to say again."""
 
 
-FULL = Options(out=Path("runs/copying"), size=128, batch=128)
+FULL = Options(out=Path("runs/copying"), size=128, batch=128, learning_rate=0.01)
 QUICK = Options(
     out=Path("runs/copying"),
     cells=("tanh", "lstm-chrono"),

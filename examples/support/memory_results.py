@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
 
 from examples.support.memory import CURVES, PICTURE, SCORES, Options, Task
 from examples.support.memory_training import Result, compare
@@ -95,7 +97,7 @@ def write_curves(path: Path, results: Sequence[Result]) -> None:
 
 def draw(task: Task, results: Sequence[Result]) -> Figure:
     """The curves beside what the gradient's decay had foretold."""
-    figure = Figure(figsize=(10.5, 5), layout="constrained")
+    figure = Figure(figsize=(10.5, 5), layout=ConstrainedLayoutEngine(wspace=0.06))
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
     draw_curves(left, task, results)
     draw_gradients(right, task, results)
@@ -110,23 +112,17 @@ def draw_curves(ax: Axes, task: Task, results: Sequence[Result]) -> None:
         points = [(r["step"], r[name]) for r in result.records if name in r]
         ax.plot(*zip(*points, strict=True), color=look.colour, ls=look.stroke, label=look.label)
     levels = sorted(task.levels.items(), key=lambda entry: entry[1])
-    for k, (name, level) in enumerate(levels):
+    for _, level in levels:
         ax.axhline(level, color="0.3", linestyle=":", linewidth=1.4)
-        above = k == len(levels) - 1
-        ax.annotate(
-            f"{name}: {_number(task.measure, level)}",
-            (0.99, level),
-            (0, 3 if above else -3),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            va="bottom" if above else "top",
-        )
+    names = ", ".join(f"{name} {_number(task.measure, level)}" for name, level in levels)
+    ax.text(0.99, 0.99, f"dotted: {names}", transform=ax.transAxes, ha="right", va="top")
     ax.set(xlabel="steps of Adam", ylabel=f"{task.label}, validation", xlim=(0, None))
     if task.higher_is_better:
-        ax.set_ylim(0, 1.08)
+        ax.set_ylim(0, 1.1)  # the names of the baselines stand above all
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
     else:
         ax.set_yscale("log")
+        ax.set_ylim(top=2 * ax.get_ylim()[1])
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -135,11 +131,11 @@ def draw_gradients(ax: Axes, task: Task, results: Sequence[Result]) -> None:
     values = [max(r.log10_gradient_left, -99.0) for r in results]  # −inf: nothing at all
     looks = [LOOKS[r.name] for r in results]
     bars = ax.barh(range(len(values)), values, height=0.5, color=[look.colour for look in looks])
-    ax.bar_label(bars, [f"{value:.1f}" for value in values], padding=4)
+    ax.bar_label(bars, [f"{value:.1f}".replace("-", "−") for value in values], padding=4)
     for k, look in enumerate(looks):
         ax.text(0, k - 0.32, look.label, ha="right" if values[k] < 0 else "left", va="bottom")
-    ax.set(yticks=[], ylim=(len(values) - 0.5, -0.8), xlabel="log10 of the gradient that is left")
-    ax.set_title(f"Before training: ‖∂L/∂h‖\n{task.lag} steps back", fontsize="medium")
+    ax.set(yticks=[], ylim=(max(len(values), 4) - 0.5, -0.8))
+    ax.set_xlabel(f"before training: log10 of the gradient\nthat is left {task.lag} steps back")
     ax.margins(x=0.25)
     ax.spines[["top", "left", "right"]].set_visible(False)
 
@@ -153,4 +149,4 @@ def _words(task: Task, name: str, score: float) -> str:
 
 
 def _number(name: str, score: float) -> str:
-    return f"{score:.4f}" if name == "loss" else f"{score:.1%}"
+    return f"{score:.4g}" if name == "loss" else f"{score:.1%}"

@@ -19,7 +19,7 @@ from rnnjax import training
 from rnnjax.diagnostics import gradient_norms
 from rnnjax.initializers import GlorotUniform, Identity, Orthogonal
 
-POINTS = 25  # validations of a cell, where the task does not say how often
+POINTS, QUICK_POINTS = 40, 5  # validations of a cell, where the task does not say how often
 RATES = (1e-4, 1e-3, 3e-3, 1e-2)
 KERNELS = {"Glorot": GlorotUniform(), "orthogonal": Orthogonal(), "identity": Identity()}
 
@@ -52,11 +52,18 @@ def loss_of(task: Callable[..., Any], cell: rnnjax.Cell) -> training.Loss:
 
 def initial_params(task: Task, arm: Arm, options: Options) -> dict[str, Any]:
     """Draw the params of a cell and of its head."""
-    k_cell, k_head = jax.random.split(jax.random.key(options.seed))
+    features = task.test[0].xs.shape[-1]
+    return _draw(arm.cell, jax.random.key(options.seed), (features, options.size, task.outputs))
+
+
+@functools.partial(jax.jit, static_argnames="sizes")
+def _draw(cell: rnnjax.Cell, key: jax.Array, sizes: tuple[int, int, int]) -> dict[str, Any]:
+    k_cell, k_head = jax.random.split(key)
+    features, hidden, outputs = sizes
     return {
-        "cell": arm.cell.init(k_cell, task.test[0].xs.shape[-1]),
-        "w": GlorotUniform()(k_head, (options.size, task.outputs), "float32"),
-        "b": jnp.zeros(task.outputs),
+        "cell": cell.init(k_cell, features),
+        "w": GlorotUniform()(k_head, (hidden, outputs), "float32"),
+        "b": jnp.zeros(outputs),
     }
 
 
@@ -141,7 +148,8 @@ def compare(task: Task, options: Options) -> Iterator[Result]:
         folder = options.out / RUN / name
         arm, steps = prepare(task, name, options, folder)
         left = gradient_left(task, arm, options)
-        every = task.every or max(1, steps // POINTS)
+        points = QUICK_POINTS if options.quick else POINTS
+        every = task.every or math.ceil(steps / points)
         fitted = fit(task, arm, options, steps, every, folder)
         best, last = fitted.best, fitted.records[-1]
         params = fitted.state.params if best is None else best.params

@@ -291,7 +291,7 @@ def test_every_cell_and_baseline_stands_in_the_picture():
     figure = memory_results.draw(task, results)
     left, right = figure.axes
     assert len(left.lines) == len(results) + 2
-    assert [text.get_text() for text in left.texts] == ["dotted: one 90.0%, two 95.0%"]
+    assert [text.get_text() for text in left.texts] == ["dotted, one: 90.0%, two: 95.0%"]
     assert len(right.patches) == len(results)
     assert len(figure.legends[0].get_texts()) == len(results)
 

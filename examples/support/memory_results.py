@@ -96,7 +96,7 @@ def write_curves(path: Path, results: Sequence[Result]) -> None:
 
 
 def draw(task: Task, results: Sequence[Result]) -> Figure:
-    """The curves beside what the gradient's decay had foretold."""
+    """The curves, beside what initialisation had left of a gradient."""
     figure = Figure(figsize=(10.5, 5), layout=ConstrainedLayoutEngine(wspace=0.06))
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
     draw_curves(left, task, results)
@@ -114,8 +114,8 @@ def draw_curves(ax: Axes, task: Task, results: Sequence[Result]) -> None:
     levels = sorted(task.levels.items(), key=lambda entry: entry[1])
     for _, level in levels:
         ax.axhline(level, color="0.3", linestyle=":", linewidth=1.4)
-    names = ", ".join(f"{name} {_number(task.measure, level)}" for name, level in levels)
-    ax.text(0.99, 0.99, f"dotted: {names}", transform=ax.transAxes, ha="right", va="top")
+    names = ", ".join(f"{name}: {_number(task.measure, level)}" for name, level in levels)
+    ax.text(0.99, 0.99, f"dotted, {names}", transform=ax.transAxes, ha="right", va="top")
     ax.set(xlabel="steps of Adam", ylabel=f"{task.label}, validation", xlim=(0, None))
     if task.higher_is_better:
         ax.set_ylim(0, 1.1)  # the names of the baselines stand above all

@@ -21,29 +21,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from scipy.optimize import isotonic_regression
 
 import rnnjax
-from benchmarks import peers, pictures, wording
-from benchmarks.benchmark import Benchmark, Table, announced
-from benchmarks.pictures import Line
-from benchmarks.results import Results, Row
+from benchmarks import peers
+from benchmarks.benchmark import Benchmark, announced
+from benchmarks.gradient_figure import draw
+from benchmarks.gradient_rows import (
+    ADDING_TIME,
+    AFTER,
+    BEFORE,
+    BIAS_0,
+    BIAS_1,
+    BIAS_3,
+    CHRONO,
+    CURVE_POINTS,
+    DEFAULTS,
+    FACTOR,
+    GLOROT,
+    GRU,
+    IDENTITY,
+    INITIAL,
+    LSTM,
+    NAMED_LAGS,
+    ORTHOGONAL,
+    RELU,
+    RNN,
+    SCALED,
+    T_MAX,
+    UPDATE_0,
+)
+from benchmarks.gradient_words import summarise, tabulate
+from benchmarks.results import Row
 from rnnjax import Cell, LSTMCarry, training
 from rnnjax.array_typing import Array, Key, Params
 from rnnjax.diagnostics import gradient_norms, memory_horizon
 from rnnjax.initializers import Chrono, GlorotUniform, Identity, Orthogonal
-
-T_MAX = 200
-FACTOR = 1e-3  # Where a gradient counts as gone.
-REFERENCE_LAG = 100
-NAMED_LAGS = (1, 10, 50, 100, 200, 1_000, 10_000)
-CURVE_POINTS = 60
-
-INITIAL, BEFORE, AFTER = "at initialisation", "before training", "after training"
 
 
 class Plan(NamedTuple):
@@ -97,12 +109,6 @@ class Subject(NamedTuple):
 def _peer(cell: str, implementation: str, peer: peers.Peer) -> Subject:
     return Subject(cell, DEFAULTS, lambda n: peers.PeerCell(n, peer), implementation)
 
-
-RNN, RELU, LSTM, GRU = "tanh RNN", "ReLU RNN", "LSTM", "GRU"
-GLOROT, ORTHOGONAL, SCALED = "Glorot", "orthogonal", "0.9 × orthogonal"
-IDENTITY, CHRONO, DEFAULTS = "identity", f"chrono {T_MAX}", "as it comes"
-BIAS_0, BIAS_1, BIAS_3 = "forget bias 0", "forget bias 1", "forget bias 3"
-UPDATE_0 = "update bias 0"
 
 OURS = (
     Subject(RNN, GLOROT, lambda n: rnnjax.Elman(n, recurrent_kernel_init=GlorotUniform())),
@@ -296,8 +302,7 @@ def _row(
 
 # --- training ----------------------------------------------------------------------------------
 
-ADDING_TIME, ADDING_BATCH, ADDING_ROWS, TEST_ROWS = 100, 32, 16, 1_000
-GUESS_MSE = 1 / 6  # The variance of the sum of two numbers from U[0, 1].
+ADDING_BATCH, ADDING_ROWS, TEST_ROWS = 32, 16, 1_000
 OPTIMISER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(5e-3))
 
 
@@ -376,451 +381,6 @@ def _loss(cell: Cell) -> training.Loss:
         return jnp.mean((guess - batch["targets"]) ** 2), (carry, {})
 
     return loss
-
-
-# --- summing up --------------------------------------------------------------------------------
-
-
-def summarise(rows: list[Row]) -> str:
-    """Say what is left after 100 steps, what the peers' defaults do, and what training changes."""
-    rows = [row for row in rows if not row["skipped"]]
-    sentences = (_initial_sentence, _default_sentence, _lesson, _long_sentence, _trained_sentence)
-    return " ".join(text for text in (sentence(rows) for sentence in sentences) if text)
-
-
-def _initial_sentence(rows: list[Row]) -> str:
-    ours = _initial(rows, "rnnjax")
-    gates = {row["strategy"]: left(row) for row in ours if row["cell"] == LSTM}
-    plain = {_name(row): left(row) for row in ours if row["cell"] != LSTM}
-    return (
-        f"At initialisation, what is left of a gradient {_lag(ours)} steps back (median over "
-        f"{ours[0]['seeds']} seeds): in c of an LSTM {_listed(gates)}; in h {_listed(plain)}."
-    )
-
-
-def _default_sentence(rows: list[Row]) -> str:
-    """List the cells as they come."""
-    kinds = []
-    for cell in OUR_DEFAULTS:
-        here = filter(_is_default, _of(_initial(rows), cell))
-        kinds.append(f"{cell} {_listed({row['implementation']: left(row) for row in here})}")
-    return f"As they come from each library: {'; '.join(kinds)}."
-
-
-def _lesson(rows: list[Row]) -> str:
-    """Say what a forget bias is worth, and which cells are worse than a tanh RNN as they come."""
-    ours = {row["strategy"]: _horizon(row) for row in _of(_initial(rows, "rnnjax"), LSTM)}
-    text = (
-        f"In an LSTM 1/{1 / FACTOR:,.0f} is left after {ours[BIAS_0]} steps with a forget bias of "
-        f"0, {ours[BIAS_1]} with 1 and {ours[CHRONO]} with {CHRONO}"
-    )
-    worse = [f"the {cell} of {_and(names)}" for cell, names in _worse(rows).items()]
-    if not worse:
-        return f"{text}."
-    return (
-        f"{text}. As they come, {_and(worse)} start with less left than a tanh RNN: set their "
-        "forget or update bias by hand."
-    )
-
-
-def _worse(rows: list[Row]) -> dict[str, list[str]]:
-    """Return by cell the libraries whose default leaves less than a tanh RNN with Glorot."""
-    plain = next(row for row in _initial(rows, "rnnjax") if _name(row) == f"{RNN}, {GLOROT}")
-    found = {}
-    for row in filter(_is_default, _initial(rows)):
-        if _log10(row) < _log10(plain):
-            found.setdefault(row["cell"], []).append(row["implementation"])
-    return found
-
-
-def _is_default(row: Row) -> bool:
-    return row["strategy"] in (DEFAULTS, OUR_DEFAULTS.get(row["cell"]))
-
-
-def _long_sentence(rows: list[Row]) -> str:
-    """Say what is left at the longest lag."""
-    ours = _initial(rows, "rnnjax")
-    longest = ours[0]["lags"][-1]
-    kept = {_name(row): left(row, longest) for row in ours if row["horizon_steps"] is None}
-    if not kept:
-        return f"Within {longest:,} steps every cell comes to less than {FACTOR:g}."
-    return f"Within {longest:,} steps all but these come to less than {FACTOR:g}: {_listed(kept)}."
-
-
-def _trained_sentence(rows: list[Row]) -> str:
-    """Say what training on the adding problem does to the gradient."""
-    after = [row for row in rows if row["stage"] == AFTER]
-    if not after:
-        return ""
-    before = {_name(row): left(row) for row in rows if row["stage"] == BEFORE}
-    names = [f"{_name(row)}; MSE {wording.short(row['mse'])}" for row in after]
-    changes = [f"from {before[_name(row)]} to {left(row)}" for row in after]
-    return (
-        f"{after[0]['training_steps']:,} steps of training on the adding problem, T={ADDING_TIME}, "
-        f"where guessing has an MSE of {GUESS_MSE:.3f}, change what is left {_lag(after)} steps "
-        f"back {_listed(dict(zip(names, changes, strict=True)))}."
-    )
-
-
-OUR_DEFAULTS = {LSTM: BIAS_1, GRU: UPDATE_0}
-
-
-def left(row: Row, lag: int = REFERENCE_LAG) -> str:
-    """Write what is left of the gradient at a lag, by default 100 or the longest."""
-    return power(_log10(row, lag))
-
-
-def power(log10: float) -> str:
-    """Write a number of which the logarithm is known; below 10^−300 there is no float.
-
-    Example:
-        >>> power(-1.0), power(-17.46), power(float("-inf"))
-        ('0.1', '10^−17.5', '0')
-    """
-    if log10 == -math.inf:
-        return "0"
-    return wording.short(10**log10) if -3.5 < log10 < 3 else f"10^{_signed(log10)}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:.1f}".replace("-", "−")
-
-
-def _log10(row: Row, lag: int = REFERENCE_LAG) -> float:
-    """Return log10 of the median ratio at a lag, or at the longest where that is shorter."""
-    place = row["lags"].index(min(lag, row["lags"][-1]))
-    return float(_numbers(row, "median")[place])
-
-
-def _numbers(row: Row, name: str) -> np.ndarray:
-    values = row[f"log10_ratio_{name}"]
-    return np.array([-math.inf if value is None else value for value in values])
-
-
-def _horizon(row: Row) -> str:
-    steps = row["horizon_steps"]
-    return f"over {row['lags'][-1]:,}" if steps is None else f"{steps:,.0f}"
-
-
-def _lag(rows: list[Row]) -> int:
-    return min(REFERENCE_LAG, rows[0]["lags"][-1])
-
-
-def _listed(texts: dict[str, str]) -> str:
-    return ", ".join(f"{text} ({name})" for name, text in texts.items())
-
-
-def _and(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _name(row: Row) -> str:
-    return f"{row['cell']}, {row['strategy']}"
-
-
-def _initial(rows: list[Row], implementation: str | None = None) -> list[Row]:
-    rows = [row for row in rows if row["stage"] == INITIAL]
-    return [row for row in rows if implementation in (None, row["implementation"])]
-
-
-def _of(rows: list[Row], cell: str) -> list[Row]:
-    return [row for row in rows if row["cell"] == cell]
-
-
-# --- tables ------------------------------------------------------------------------------------
-
-
-TABLE_LAGS = (100, 1_000, 10_000)
-
-
-def tabulate(rows: list[Row]) -> list[Table]:
-    """Return one table at initialisation and one around training."""
-    return [_initial_table(_initial(rows)), _trained_table(rows)]
-
-
-def _initial_table(rows: list[Row]) -> Table:
-    lags = [lag for lag in TABLE_LAGS if lag < rows[0]["T"]]
-    header = ("library", "cell", *(f"{lag:,}" for lag in lags), f"to {FACTOR:g}")
-    body = [(row["implementation"], _name(row), *_entries(row, lags), _steps(row)) for row in rows]
-    caption = (
-        "log10 of ‖λ_{{T−k}}‖ / ‖λ_T‖ at lags k, and the steps to {factor:g}, medians; "
-        "x ~ N(0, 1), B={B}, D={D}, N={N}"
-    )
-    return Table(caption.format(factor=FACTOR, **rows[0]), header, body, names=2)
-
-
-def _trained_table(rows: list[Row]) -> Table:
-    after = {_name(row): row for row in rows if row["stage"] == AFTER}
-    before = {_name(row): row for row in rows if row["stage"] == BEFORE}
-    body = [
-        (
-            name,
-            *_entries(before[name], [REFERENCE_LAG]),
-            *_entries(row, [REFERENCE_LAG]),
-            wording.entry(row, "mse"),
-        )
-        for name, row in after.items()
-    ]
-    caption = (
-        f"log10 of the same on the adding problem at lag {REFERENCE_LAG}, T={ADDING_TIME}; "
-        f"guessing has an MSE of {GUESS_MSE:.3f}"
-    )
-    return Table(caption, ("cell", BEFORE, AFTER, "MSE"), body)
-
-
-def _entries(row: Row, lags: list[int]) -> list[str]:
-    if row["skipped"]:
-        return ["—"] * len(lags)
-    return [_signed(_log10(row, lag)).replace("inf", "∞") for lag in lags]
-
-
-def _steps(row: Row) -> str:
-    if row["skipped"]:
-        return "—"
-    return "∞" if row["horizon_steps"] is None else f"{row['horizon_steps']:,.0f}"
-
-
-# --- picture -----------------------------------------------------------------------------------
-
-FLOOR, CEILING = -20.0, 3.0
-MARK_EVERY = 7
-
-LINES = {
-    (RNN, GLOROT): Line(pictures.BLACK, "o"),
-    (RNN, ORTHOGONAL): Line(pictures.BLACK, "s", style="--"),
-    (RNN, SCALED): Line(pictures.BLACK, "D", style="-."),
-    (RELU, GLOROT): Line(pictures.ORANGE, "v"),
-    (RELU, IDENTITY): Line(pictures.ORANGE, "^", style="--"),
-    (LSTM, BIAS_0): Line(pictures.SKY, "o", 1.8),
-    (LSTM, BIAS_1): Line(pictures.BLUE, "s", 1.8),
-    (LSTM, BIAS_3): Line(pictures.BLUE, "D", 1.8, "--"),
-    (LSTM, CHRONO): Line(pictures.VERMILION, "X", 1.8),
-    (GRU, UPDATE_0): Line(pictures.GREEN, "P"),
-    (GRU, CHRONO): Line(pictures.GREEN, "*", style="--"),
-}
-LIBRARIES = {
-    "rnnjax": (pictures.BLUE, "s"),
-    "flax": (pictures.ORANGE, "o"),
-    "haiku": (pictures.GREEN, "D"),
-    "equinox": (pictures.VERMILION, "^"),
-}
-
-
-class Drawn(NamedTuple):
-    """A row as a line with its label."""
-
-    row: Row
-    line: Line
-    label: str
-
-
-def draw(results: Results) -> Figure:
-    """Draw our cells at initialisation, the libraries' defaults, and cells around training."""
-    rows = [row for row in results.rows if not row["skipped"]]
-    figure = Figure(figsize=(11, 10), dpi=150, layout="constrained")
-    panels = figure.subplot_mosaic([["ours", "ours"], ["defaults", "trained"]])
-    _draw_ours(panels["ours"], _initial(rows, "rnnjax"))
-    _draw_defaults(panels["defaults"], _initial(rows))
-    _draw_trained(panels["trained"], rows)
-    sizes = "N={N}, D={D}, x ~ N(0, 1)".format(**rows[0])
-    figure.suptitle(f"What is left of a gradient k steps back; {sizes}", fontsize=11)
-    return figure
-
-
-def _draw_ours(axes: Axes, rows: list[Row]) -> None:
-    _frame(axes, rows, "at initialisation")
-    for row in rows:
-        _draw_theory(axes, row)
-    _draw_lines(
-        axes,
-        [
-            Drawn(row, LINES[row["cell"], row["strategy"]], _name(row) + _beyond(row))
-            for row in rows
-        ],
-    )
-    grey: dict[str, Any] = {"color": "0.4"}
-    handles = [
-        Line2D([], [], marker="o", markersize=4, **grey),
-        Patch(alpha=0.25, linewidth=0, **grey),
-        Line2D([], [], linestyle=":", **grey),
-    ]
-    labels = (
-        "median over seeds and rows",
-        "quartiles",
-        "theory: $σ(b_f)^k$, an LSTM's path from c to c alone;\n"
-        "$σ_{max}(W)^k$, a bound for a tanh RNN",
-    )
-    axes.legend(handles, labels, loc="lower left", fontsize=8, frameon=False)
-
-
-def _beyond(row: Row) -> str:
-    """Say where a line goes that leaves the axes above."""
-    end = _numbers(row, "median")[-1]
-    return f"\n↑ to {power(end)}" if end > CEILING else ""
-
-
-def _draw_defaults(axes: Axes, rows: list[Row]) -> None:
-    shown = list(filter(_is_default, rows))
-    _frame(axes, shown, "as they come from each library")
-    drawn = []
-    for row in shown:
-        color, marker = LIBRARIES[row["implementation"]]
-        style = "-" if row["cell"] == LSTM else "--"
-        label = f"{row['implementation']} {row['cell']}"
-        drawn.append(Drawn(row, Line(color, marker, style=style), label))
-    _draw_lines(axes, drawn)
-
-
-def _draw_trained(axes: Axes, rows: list[Row]) -> None:
-    after = [row for row in rows if row["stage"] == AFTER]
-    steps = f"{after[0]['training_steps']:,} steps of " if after else ""
-    title = f"on the adding problem,\nafter {steps}training (dotted: before)"
-    _frame(axes, after, title)
-    for row in rows:
-        if row["stage"] == BEFORE:
-            line = LINES[row["cell"], row["strategy"]]
-            axes.plot(row["lags"], _drawable(row, "median"), color=line.color, linestyle=":")
-    _draw_lines(
-        axes,
-        [
-            Drawn(row, LINES[row["cell"], row["strategy"]], f"{_name(row)}\nMSE {row['mse']:.2g}")
-            for row in after
-        ],
-    )
-
-
-def _frame(axes: Axes, rows: list[Row], title: str) -> None:
-    """Set limits and ticks; lags stand above, because lines leave below and are labelled there."""
-    longest = _longest(rows)
-    axes.set_xscale("log")
-    axes.set_xlim(1, longest)
-    axes.set_ylim(FLOOR, CEILING)
-    decades = [10**k for k in range(1 + int(math.log10(longest)))]
-    axes.set_xticks(decades, [f"{lag:,}" for lag in decades])
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set_xlabel("lag k (steps)", fontsize=9)
-    axes.set_ylabel(r"$\log_{10}\ \|λ_{T-k}\|\,/\,\|λ_T\|$", fontsize=10)
-    axes.set_title(title, fontsize=10)
-    axes.tick_params(labelsize=8)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _longest(rows: list[Row]) -> int:
-    """Return the longest lag, or the power of ten by which every line has left below."""
-    longest = max((row["lags"][-1] for row in rows), default=REFERENCE_LAG)
-    if any(_drawable(row, "median")[-1] >= FLOOR for row in rows):
-        return longest
-    last = max((_exit(row) for row in rows), default=longest)
-    return min(longest, 10 ** math.ceil(math.log10(last)))
-
-
-def _draw_theory(axes: Axes, row: Row) -> None:
-    """Draw what theory says where that is a decay, and write its factor where the line leaves."""
-    rate = row["theory_log10_per_step"]
-    if rate is None or rate > -1e-3:
-        return
-    color = LINES[row["cell"], row["strategy"]].color
-    lags = np.array(row["lags"])
-    axes.plot(lags, rate * lags, color=color, linestyle=":", linewidth=1.2)
-    end = FLOOR / rate
-    if end < 0.8 * lags[-1]:
-        axes.text(1.02 * end, FLOOR + 0.4, f"${10**rate:.2g}^k$", color=color, fontsize=8)
-
-
-def _draw_lines(axes: Axes, drawn: list[Drawn]) -> None:
-    """Draw medians with their quartiles, and each label where its line leaves the axes."""
-    for number, (row, line, _) in enumerate(drawn):
-        lower, median, upper = (_drawable(row, name) for name in ("lower", "median", "upper"))
-        axes.fill_between(row["lags"], lower, upper, color=line.color, alpha=0.15, linewidth=0)
-        axes.plot(
-            row["lags"],
-            median,
-            color=line.color,
-            marker=line.marker,
-            markersize=4,
-            markevery=(number % MARK_EVERY, MARK_EVERY),
-            linewidth=line.width,
-            linestyle=line.style,
-        )
-    below = [one for one in drawn if _drawable(one.row, "median")[-1] < FLOOR]
-    _label_below(axes, below)
-    _label_right(axes, [one for one in drawn if one not in below])
-
-
-def _drawable(row: Row, name: str) -> np.ndarray:
-    """Return the numbers as matplotlib can draw them: far below the axes where they are −inf."""
-    return np.maximum(_numbers(row, name), -1e6)
-
-
-def _label_right(axes: Axes, drawn: list[Drawn]) -> None:
-    ends = [min(_drawable(one.row, "median")[-1], CEILING) for one in drawn]
-    places = [(end - FLOOR) / (CEILING - FLOOR) for end in ends]
-    lines = 1 + max((one.label.count("\n") for one in drawn), default=0)
-    gap = 0.15 * lines / _inches(axes)[1]
-    for one, end, place in zip(drawn, ends, spread(places, gap), strict=True):
-        at, text_at = (one.row["lags"][-1], end), (1.03, place)
-        _label(axes, one, at, text_at, (0.0, 0.5), va="center", ha="left")
-
-
-def _label_below(axes: Axes, drawn: list[Drawn]) -> None:
-    exits = [_exit(one.row) for one in drawn]
-    longest = math.log(axes.get_xlim()[1])
-    places = [math.log(lag) / longest for lag in exits]
-    gap = 0.2 / _inches(axes)[0]
-    for one, lag, place in zip(drawn, exits, spread(places, gap), strict=True):
-        turned: dict[str, Any] = {"rotation": -50, "rotation_mode": "anchor"}
-        at, text_at = (lag, FLOOR), (place, -0.06)
-        flat = one._replace(label=one.label.replace("\n", ", "))
-        _label(axes, flat, at, text_at, (0.0, 1.0), va="center", ha="left", **turned)
-
-
-def _label(axes: Axes, one: Drawn, at: tuple, text_at: tuple, corner: tuple, **text: Any) -> None:
-    """Write a label outside of the axes, with a thin stroke from the end of its line."""
-    stroke = {"arrowstyle": "-", "color": one.line.color, "linewidth": 0.6, "shrinkB": 0}
-    axes.annotate(
-        one.label,
-        at,
-        text_at,
-        xycoords="data",
-        textcoords="axes fraction",
-        color=one.line.color,
-        fontsize=7.5,
-        annotation_clip=False,
-        arrowprops={**stroke, "relpos": corner},
-        **text,
-    )
-
-
-def _exit(row: Row) -> float:
-    """Return the lag at which the median leaves the axes."""
-    median = _drawable(row, "median")
-    after = int(np.argmax(median < FLOOR))
-    if after == 0:
-        return row["lags"][0]
-    pair = slice(after - 1, after + 1)
-    return float(np.interp(-FLOOR, -median[pair], row["lags"][pair]))
-
-
-def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move places apart, to at least a gap, and as little as can be.
-
-    Example:
-        >>> [round(place, 2) for place in spread([0.5, 0.0, 0.5], 0.2)]
-        [0.4, 0.0, 0.6]
-    """
-    if not places:
-        return []
-    order = np.argsort(places, kind="stable")
-    steps = gap * np.arange(len(places))
-    moved = isotonic_regression(np.array(places)[order] - steps).x + steps
-    return moved[np.argsort(order)].tolist()
-
-
-def _inches(axes: Axes) -> np.ndarray:
-    """Return about how wide and high the axes will be; labels outside will make them smaller."""
-    return 0.85 * np.asarray(axes.bbox.size) / axes.figure.dpi
 
 
 OPTIONAL = {"dm-haiku": "haiku", "equinox": "equinox"}

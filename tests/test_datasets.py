@@ -3,10 +3,8 @@
 import functools
 import http.server
 import math
-import os
 import threading
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +16,8 @@ from examples.support.corpus import UNKNOWN, pack
 from examples.support.datasets import ROOT, File
 from examples.support.ngram import KneserNey, cross_entropy
 from examples.support.words import END, WordVocabulary, words
+from tests.data import DATA
 
-DATA = Path(os.environ.get(ROOT) or Path(__file__).parents[2] / "shared/data")
 CONTENT = b"two lines\r\nof text\n"
 PATH = "text/poem.txt"
 

@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import shutil
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +15,15 @@ import pytest
 from examples import language_model as lm
 from examples.support import datasets, texts
 from examples.support.corpus import Document, Vocabulary, pack
-from examples.support.folders import replacing, set_aside
+from examples.support.folders import set_aside
 from rnnjax import training
+from tests.data import DATA
 
 VERSE = "she sells sea shells by the sea shore; the shells she sells are sea shells, i am sure.\n"
 SMALL = ["--quick", "--hidden", "24", "--steps", "90", "--batch", "4", "--chunk", "24"]
-DATA = Path(os.environ.get(datasets.ROOT) or Path(__file__).parents[2] / "shared/data")
 
 
-@pytest.fixture(autouse=True)
-def _optax_promotion():
-    """AdamW's bias correction raises a float to an integer power."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 
 @pytest.fixture(scope="module")
@@ -403,20 +398,3 @@ def test_a_damaged_run_is_one_line_and_status_2(trained, tmp_path, capsys):
     with pytest.warns(UserWarning, match="passed over"), pytest.raises(SystemExit):
         lm.command(["--generate", "--out", str(out)])
     assert "state.json" in capsys.readouterr().err
-
-
-def write_run(folder, content):
-    with replacing(folder) as fresh:
-        (fresh / "result").write_text(content)
-        if content == "half":
-            raise KeyboardInterrupt
-
-
-def test_an_interrupted_run_leaves_the_one_before(tmp_path):
-    folder = tmp_path / "run"
-    write_run(folder, "old")
-    write_run(folder, "new")
-    with pytest.raises(KeyboardInterrupt):
-        write_run(folder, "half")
-    assert (folder / "result").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -4,9 +4,7 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -21,15 +19,9 @@ from examples import adding, copying, permuted_digits
 from examples.support import datasets, memory, memory_results, memory_training
 from rnnjax import training
 from rnnjax.initializers import Identity, Orthogonal
+from tests.data import DATA
 
-DATA = Path(os.environ.get(datasets.ROOT) or Path(__file__).parents[2] / "shared/data")
-
-
-@pytest.fixture(autouse=True)
-def _optax_promotion():
-    """Adam's bias correction raises a float to an integer power."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 
 @pytest.fixture(scope="module")

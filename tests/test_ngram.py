@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples.support.ngram import KneserNey, cross_entropy
+from tests.data import DATA
 
-TINY_SHAKESPEARE = Path(__file__).parents[2] / "shared/data/text/tinyshakespeare.txt"
+TINY_SHAKESPEARE = DATA / "text/tinyshakespeare.txt"
 
 
 def plain_kneser_ney(train, order, vocabulary_size):
@@ -111,9 +111,7 @@ def test_higher_order_learns_a_cycle():
     assert trigram < 0.05
 
 
-@pytest.mark.skipif(
-    not TINY_SHAKESPEARE.exists(), reason="needs shared/data/text beside the checkout"
-)
+@pytest.mark.skipif(not TINY_SHAKESPEARE.exists(), reason="needs tinyshakespeare: set RNNJAX_DATA")
 @pytest.mark.parametrize(("order", "nats"), [(1, 3.347), (5, 1.561), (6, 1.523), (8, 1.519)])
 def test_tiny_shakespeare(order, nats):
     text = TINY_SHAKESPEARE.read_bytes()

@@ -195,13 +195,7 @@ class Vocabulary:
         Raises:
             ValueError: an id is outside [0, V).
         """
-        ids = np.asarray(ids, np.int64)
-        if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
-            raise ValueError(
-                f"Vocabulary.decode: ids must lie in [0, {len(self)}); got values from "
-                f"{ids.min()} to {ids.max()}."
-            )
-        points = _code_points("".join(self.symbols))[ids]
+        points = _code_points("".join(self.symbols))[checked_ids(ids, len(self))]
         return points.tobytes().decode("utf-32-le", "surrogatepass")
 
     def require(self, text: str) -> None:
@@ -217,6 +211,20 @@ class Vocabulary:
                     f"(U+{ord(character):04X}) at position {position}. Replace it by one of the "
                     f"{len(self)} symbols: {_shortened(self.symbols[2:])}."
                 )
+
+
+def checked_ids(ids: ArrayLike, size: int) -> NDArray[np.int64]:
+    """The ids of symbols as an array.
+
+    Raises:
+        ValueError: one is outside [0, size).
+    """
+    ids = np.asarray(ids, np.int64)
+    if ids.size and not 0 <= ids.min() <= ids.max() < size:
+        raise ValueError(
+            f"decode: ids must lie in [0, {size}); got values from {ids.min()} to {ids.max()}."
+        )
+    return ids
 
 
 def pack(

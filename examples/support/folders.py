@@ -1,10 +1,8 @@
 """The folder of a run: a new one never costs the one before."""
 
-import contextlib
 import os
 import shutil
-import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -42,20 +40,3 @@ def set_aside(folder: Path, names: Collection[str]) -> None:
             shutil.rmtree(before)
         folder.rename(before)
     folder.mkdir(parents=True)
-
-
-@contextlib.contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to write to; at the end it takes the place of `folder`.
-
-    Where the body raises, the old folder stays as it was and the new one is removed.
-    """
-    folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
-        new = Path(aside, "new")
-        new.mkdir()
-        yield new
-        if folder.exists():
-            folder.rename(Path(aside, "old"))
-        new.rename(folder)

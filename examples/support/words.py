@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from examples.support.corpus import checked_ids
+
 END = "<eos>"
 UNKNOWN = "<unk>"
 
@@ -76,14 +78,9 @@ class WordVocabulary:
         Raises:
             ValueError: an id is outside [0, V).
         """
-        ids = np.asarray(ids, np.int64)
-        if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
-            raise ValueError(
-                f"WordVocabulary.decode: ids must lie in [0, {len(self)}); got values from "
-                f"{ids.min()} to {ids.max()}."
-            )
         symbols = ("\n", *self.symbols[1:])
-        return re.sub(" ?\n ?", "\n", " ".join(symbols[i] for i in ids))
+        written = " ".join(symbols[i] for i in checked_ids(ids, len(self)))
+        return re.sub(" ?\n ?", "\n", written)
 
     def require(self, text: str | Iterable[str]) -> None:
         """Check that a text, a prompt say, has no word outside the vocabulary.

@@ -21,8 +21,9 @@ from rnnjax.training.data import (
     Source,
     TokenStreams,
 )
-from rnnjax.training.fit import Best, Fitted, NonFiniteError, Validation, fit
+from rnnjax.training.fit import Fitted, fit
 from rnnjax.training.log import JSONLines, Record, TensorBoard, Writer, read_json_lines
+from rnnjax.training.run import Best, NonFiniteError, Validation
 from rnnjax.training.signals import Preempted
 from rnnjax.training.state import Loss, Metrics, TrainState, initial_state, tbptt_step
 from rnnjax.training.storage import DamagedError

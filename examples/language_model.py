@@ -23,12 +23,10 @@ per word, beside Kneser-Ney n-grams on the same symbols.
 import csv
 import functools
 import json
-import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,7 +37,7 @@ import optax
 from jax.tree_util import Partial
 
 import rnnjax
-from examples.support import datasets, texts
+from examples.support import datasets, machine, texts
 from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
 from examples.support.figures import learning_curve
 from examples.support.folders import set_aside
@@ -484,8 +482,8 @@ def train_and_report(text: Text, options: Options, steps: int | None = None) -> 
         "training_seconds": fitted.records[-1]["seconds"],
         **score(task, text, params),
         "options": _lasting(options),
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} processors",
-        "versions": {name: version(name) for name in ("jax", "flax", "optax", "rnnjax")},
+        "device": machine.device(),
+        "versions": machine.versions("jax", "flax", "optax", "rnnjax"),
     }
     report(text, scores)
     keep(options.out, fitted, text, scores)

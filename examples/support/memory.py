@@ -46,7 +46,7 @@ class Options:
     batch: int = 64
     """Sequences in a batch."""
     learning_rate: float = 3e-3
-    """Of Adam."""
+    """Of Adam, at the start; it falls to zero along a cosine."""
     tanh_search: bool = False
     """Give the tanh RNN the best of four learning rates and three recurrent kernels, chosen by
     validation after a twelfth of the steps each; then it is trained like the others."""

@@ -2,19 +2,17 @@
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
+from examples.support import machine
 from examples.support.memory import CURVES, PICTURE, SCORES, Options, Task
 from examples.support.memory_training import Result, compare
 
@@ -77,8 +75,8 @@ def keep(task: Task, options: Options, results: Sequence[Result]) -> None:
         "lag": task.lag,
         "test_sequences": sum(batch.xs.shape[1] for batch in task.test),
         "options": asdict(options),
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} processors",
-        "versions": {name: version(name) for name in ("jax", "optax", "rnnjax")},
+        "device": machine.device(),
+        "versions": machine.versions("jax", "optax", "rnnjax"),
     }
     text = json.dumps(scores, indent=2, default=str)
     (options.out / SCORES).write_text(text + "\n", "utf-8")

@@ -39,9 +39,13 @@ class Result(NamedTuple):
 
 
 @functools.cache
-def adam(learning_rate: float) -> optax.GradientTransformation:
-    """Adam behind a clip of the gradient's norm at 1; the same object for the same rate."""
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
+def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam behind a clip of the gradient's norm at 1, its rate falling to zero along a cosine.
+
+    The same object for the same arguments, which compiles once.
+    """
+    rate = optax.cosine_decay_schedule(learning_rate, steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
 @functools.cache
@@ -77,7 +81,7 @@ def gradient_left(task: Task, arm: Arm, options: Options) -> float:
 
 def steps_in_time(task: Task, arm: Arm, options: Options) -> int:
     """Time a few steps once they are compiled; return how many fill the minutes."""
-    optimiser, batches, seconds = adam(arm.learning_rate), iter(task.batches), []
+    optimiser, batches, seconds = adam(arm.learning_rate, 22), iter(task.batches), []
     params = initial_params(task, arm, options)
     state = training.initial_state(params, optimiser, jax.random.key(options.seed))
     for _ in range(22):
@@ -103,7 +107,7 @@ def fit(
     return training.fit(
         loss,
         initial_params(task, arm, options),
-        adam(arm.learning_rate),
+        adam(arm.learning_rate, steps),
         task.batches,
         steps=steps,
         key=jax.random.key(options.seed),

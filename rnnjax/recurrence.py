@@ -48,23 +48,29 @@ class Recurrence:
 
     def initial_rows(self) -> Carry:
         """Return the cell's initial carry for every row (B, …)."""
-        return self._rows(self.cell.initial_carry, 0)(self.params)
+        return self.rows(self.cell.initial_carry, 0)(self.params)
 
     def encode(self, inputs: "Inputs") -> PyTree:
         """Encode one step's inputs (B, …), with zeros for what is masked."""
         x = inputs.x if inputs.mask is None else _zero_unless(inputs.mask, inputs.x, jnp.inexact)
-        return self._rows(self.cell.encode)(self.params, x)
+        return self.rows(self.cell.encode)(self.params, x)
 
     def advance(self, carry: Carry, u: PyTree, inputs: "Inputs") -> Carry:
         """Take one step from carry, honouring mask and reset."""
-        if inputs.reset is not None:
-            carry = select_rows(inputs.reset, self.initial, carry)
-        new = self._rows(self.cell.step, 2)(self.params, carry, u)
-        return new if inputs.mask is None else select_rows(inputs.mask, new, carry)
+        before = self.before(carry, inputs)
+        return self.after(before, self.rows(self.cell.step, 2)(self.params, before, u), inputs)
+
+    def before(self, carry: Carry, inputs: "Inputs") -> Carry:
+        """Return the carry that a step begins with: after a reset, the initial one."""
+        return carry if inputs.reset is None else select_rows(inputs.reset, self.initial, carry)
+
+    def after(self, before: Carry, new: Carry, inputs: "Inputs") -> Carry:
+        """Return the carry that a step leaves: where it is masked, that before it."""
+        return new if inputs.mask is None else select_rows(inputs.mask, new, before)
 
     def readout(self, carry: Carry, u: PyTree, inputs: "Inputs") -> PyTree:
         """Read one step's outputs (B, …), with zeros for what is masked."""
-        y = self._rows(self.cell.readout, 2)(self.params, carry, u)
+        y = self.rows(self.cell.readout, 2)(self.params, carry, u)
         return y if inputs.mask is None else _zero_unless(inputs.mask, y, np.generic)
 
     def step(self, carry: Carry, inputs: "Inputs") -> tuple[Carry, PyTree]:
@@ -73,7 +79,7 @@ class Recurrence:
         carry = self.advance(carry, u, inputs)
         return carry, self.readout(carry, u, inputs)
 
-    def _rows(self, function: Callable, count: int = 1) -> Callable:
+    def rows(self, function: Callable, count: int = 1) -> Callable:
         """Map over the rows: params are shared, the context has a row each."""
         shared: Any = None
         if "context" in self.params:
@@ -165,6 +171,16 @@ def select_rows(chosen: Bool[Array, " B"], a: PyTree, b: PyTree) -> PyTree:
         return jnp.where(jax.lax.expand_dims(chosen, range(1, a.ndim)), a, b)
 
     return jax.tree.map(pick, a, b)
+
+
+def row_of(tree: PyTree, leading: int) -> PyTree:
+    """Return the ``jax.ShapeDtypeStruct`` of one row, without so many leading axes."""
+
+    def row(leaf: Any) -> jax.ShapeDtypeStruct:
+        aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(aval.shape[leading:], aval.dtype)
+
+    return jax.tree.map(row, tree)
 
 
 def _zero_unless(mask: Array, tree: PyTree, kind: Any) -> PyTree:

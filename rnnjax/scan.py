@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from rnnjax import checks
 from rnnjax.array_typing import Array, Bool, Carry, Int, Key, Params, PyTree
 from rnnjax.cell import Cell, Keyed, RowShapes, feed, row_shapes, with_context
-from rnnjax.recurrence import Inputs, Recurrence, Strategy, execute
+from rnnjax.placement import shard_batch, vary, varying_axes
+from rnnjax.recurrence import Inputs, Recurrence, Strategy, execute, row_of
 from rnnjax.strategies.auto import Auto
 
 
@@ -205,7 +206,7 @@ def check_arguments(
     checks.booleans("mask", mask, axes)
     checks.booleans(call.resets, resets, axes)
     checks.context(cell, context, axes)
-    shapes = _one_row(call, cell, params, _row_of(xs, len(call.axes)), context)
+    shapes = _one_row(call, cell, params, row_of(xs, len(call.axes)), context)
     checks.preserved(call.owner, cell, shapes.carry, shapes.next_carry)
     checks.carry(cell, shapes.carry, carry, axes)
     return axes
@@ -226,19 +227,9 @@ def _check_strategy(owner: str, cell: Cell, strategy: Any) -> None:
         _check_strategy(owner, inner, one)
 
 
-def _row_of(tree: PyTree, leading: int) -> PyTree:
-    """Return the ``jax.ShapeDtypeStruct`` of one row of checked arrays."""
-
-    def row(leaf: Any) -> jax.ShapeDtypeStruct:
-        aval = jax.typeof(leaf)
-        return jax.ShapeDtypeStruct(aval.shape[leading:], aval.dtype)
-
-    return jax.tree.map(row, tree)
-
-
 def _one_row(call: Call, cell: Cell, params: Params, x: PyTree, context: Any) -> RowShapes:
     """Trace one step of one row, in ``jax.ShapeDtypeStruct``s."""
-    row_params = with_context(jax.tree.map(jax.typeof, params), _row_of(context, 1))
+    row_params = with_context(jax.tree.map(jax.typeof, params), row_of(context, 1))
     try:
         return row_shapes(cell, row_params, feed(cell, x))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
@@ -308,55 +299,20 @@ def as_recurrence(
     """Bring all arguments into one form; the batch is the last of the inputs' leading axes."""
     first = jax.typeof(jax.tree.leaves(inputs.x)[0])
     batch_axis, mesh_axis = leading - 1, first.sharding.spec[leading - 1]
-    inputs = _shard_batch(inputs, batch_axis, mesh_axis)
-    carry, context = _shard_batch((carry, context), 0, mesh_axis)
+    inputs = shard_batch(inputs, batch_axis, mesh_axis)
+    carry, context = shard_batch((carry, context), 0, mesh_axis)
     arguments = (with_context(params, context), carry, inputs)
-    axes = _varying_axes(arguments)
-    params, carry, inputs = _vary(arguments, axes)
+    axes = varying_axes(arguments)
+    params, carry, inputs = vary(arguments, axes)
     recurrence = Recurrence(cell, params, None, carry, inputs, batch=first.shape[batch_axis])
-    initial = _vary(_shard_batch(recurrence.initial_rows(), 0, mesh_axis), axes)
+    initial = vary(shard_batch(recurrence.initial_rows(), 0, mesh_axis), axes)
     return recurrence.replace(initial=initial, carry=initial if carry is None else carry)
-
-
-def _varying_axes(tree: PyTree) -> frozenset:
-    """Return the mesh axes of ``jax.shard_map`` over which any of these arrays varies."""
-    return frozenset().union(*(jax.typeof(leaf).mat.varying for leaf in jax.tree.leaves(tree)))
-
-
-def _vary(tree: PyTree, axes: frozenset) -> PyTree:
-    """Let all arrays vary over these mesh axes.
-
-    A loop needs one type for its carry; and weights that vary before the loop have their gradients
-    summed after it, so that no collective stands inside.
-    """
-
-    def vary(leaf: Array) -> Array:
-        missing = tuple(sorted(axes - jax.typeof(leaf).mat.varying))
-        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
-
-    return jax.tree.map(vary, tree)
-
-
-def _shard_batch(tree: PyTree, axis: int, mesh_axis: Any) -> PyTree:
-    """Shard the batch axis as that of the inputs is, over a mesh axis of explicit sharding, if any.
-
-    What is made inside, or by ``with_keys``, is replicated, and the rows of one step must agree.
-    """
-
-    def shard(leaf: Array) -> Array:
-        spec = list(jax.typeof(leaf).sharding.spec)
-        if spec[axis] == mesh_axis:
-            return leaf
-        spec[axis] = mesh_axis
-        return jax.sharding.reshard(leaf, jax.sharding.PartitionSpec(*spec))
-
-    return tree if mesh_axis is None else jax.tree.map(shard, tree)
 
 
 def _no_steps(recurrence: Recurrence) -> PyTree:
     """Return outputs (0, B, …)."""
     params, context = dict(recurrence.params), recurrence.params.get("context")
     params.pop("context", None)
-    x = _row_of(recurrence.inputs.x, 2)
+    x = row_of(recurrence.inputs.x, 2)
     y = _one_row(SCAN, recurrence.cell, params, x, context).y
     return jax.tree.map(lambda leaf: jnp.zeros((0, recurrence.batch, *leaf.shape), leaf.dtype), y)

@@ -92,14 +92,23 @@ RUNNERS: dict[str, rnnjax.Strategy] = {
 }
 """One of each way of running: with every cell. T = 5 leaves a shorter last chunk."""
 
+DEFERRED: dict[str, rnnjax.Strategy] = {"sequential_defer": rnnjax.Sequential(defer=True)}
+"""With every gated cell."""
+
 STRATEGIES: dict[str, rnnjax.Strategy] = {
     **RUNNERS,
+    **DEFERRED,
+    "sequential_defer_hoist": rnnjax.Sequential(defer=True, hoist=True, unroll=2),
+    "chunked_defer": rnnjax.Chunked(size=2, inside=rnnjax.Sequential(defer=True)),
     "sequential_unroll": rnnjax.Sequential(unroll=3),
     "chunked_default": rnnjax.Chunked(),
     "auto": rnnjax.Auto(),
     "auto_bounded": rnnjax.Auto(memory_bytes=1),
 }
 """With other options, and with what hands on to one of them: on two cells."""
+
+GATED = [name for name, cell in CELLS.items() if cell.gated() is not None]
+OPTIONS = STRATEGIES.keys() - RUNNERS.keys() - DEFERRED.keys()
 
 REPRESENTATIVES = ("zoneout", "gru")
 """For what is tested once a strategy: an LSTM under a stochastic wrapper, and a plain cell."""

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 import rnnjax
 from rnnjax.testing import TOLERANCE, largest_difference
-from tests.cases import CELLS, REPRESENTATIVES, RUNNERS, Case, draw
+from tests.cases import CELLS, DEFERRED, GATED, REPRESENTATIVES, RUNNERS, Case, draw
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -131,11 +131,24 @@ def check_replicated_arguments() -> None:
 def check_collectives(name: str, label: str, strategy: rnnjax.Strategy) -> None:
     c = draw(CELLS[name], TIME, BATCH)
     mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
-    text = training_step(c.cell, strategy, c, mesh).lower(*arrays_of(c)).compile().as_text()
+    assert_none_inside(training_step(c.cell, strategy, c, mesh), c, f"{name}, {label}")
+
+
+def check_collectives_of_jit(name: str, label: str, strategy: rnnjax.Strategy) -> None:
+    """The partitioner places the sums: after the loop, where the loop has no weight's gradient."""
+    c = draw(CELLS[name], TIME, BATCH)
+    mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
+    placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(c))
+    step = jax.jit(value_and_grad(c.cell, strategy), in_shardings=placed)
+    assert_none_inside(step, c, f"{name}, {label}, sharded jit")
+
+
+def assert_none_inside(step, c: Case, words: str) -> None:
+    text = step.lower(*arrays_of(c)).compile().as_text()
     assert COLLECTIVES.search(text), "the weights' gradients must be summed somewhere"
     inside = collectives_inside_loops(text)
-    assert not inside, (name, label, inside)
-    print(f"collectives: {name}, {label}: none inside a loop")
+    assert not inside, (words, inside)
+    print(f"collectives: {words}: none inside a loop")
 
 
 def check_the_check() -> None:
@@ -162,8 +175,11 @@ def _clean(a):
 if __name__ == "__main__":
     check_the_check()
     check_replicated_arguments()
-    for label, strategy in RUNNERS.items():
+    for label, strategy in (RUNNERS | DEFERRED).items():
         for name in REPRESENTATIVES:
             check_values(name, label, strategy)
-        for name in CELLS:
+        for name in GATED if label in DEFERRED else CELLS:
             check_collectives(name, label, strategy)
+    for label, strategy in DEFERRED.items():
+        for name in GATED:
+            check_collectives_of_jit(name, label, strategy)

@@ -8,7 +8,16 @@ import pytest
 
 import rnnjax
 from rnnjax.testing import TOLERANCE, largest_difference, random_like
-from tests.cases import CELLS, REPRESENTATIVES, RUNNERS, STRATEGIES, case, everything, scalar
+from tests.cases import (
+    CELLS,
+    DEFERRED,
+    REPRESENTATIVES,
+    RUNNERS,
+    STRATEGIES,
+    case,
+    everything,
+    scalar,
+)
 from tests.cases import oracle as oracle_of
 
 TIME = 4
@@ -55,7 +64,7 @@ def reference(name):
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
-@pytest.mark.parametrize("strategy", RUNNERS)
+@pytest.mark.parametrize("strategy", RUNNERS | DEFERRED)
 def test_transforms(name, strategy):
     got, expected = transformed(name, STRATEGIES[strategy]), reference(name)
     for transform in expected:
@@ -67,7 +76,7 @@ def test_transforms(name, strategy):
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
-@pytest.mark.parametrize("strategy", RUNNERS)
+@pytest.mark.parametrize("strategy", RUNNERS | DEFERRED)
 def test_float64(name, strategy):
     c = case(name)
     with jax.enable_x64(True):
@@ -84,7 +93,7 @@ HALF = {
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
-@pytest.mark.parametrize("strategy", RUNNERS)
+@pytest.mark.parametrize("strategy", RUNNERS | DEFERRED)
 def test_bfloat16_keeps_a_float32_carry(name, strategy):
     c = case(name)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from rnnjax import checks
 from rnnjax.array_typing import Carry, Params, PyTree
 from rnnjax.cell import Cell, one_step, with_context
-from rnnjax.recurrence import Recurrence, Strategy, execute
+from rnnjax.recurrence import Recurrence, Strategy, execute, row_of
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.sequential import Sequential
 
@@ -64,14 +64,14 @@ class Auto(Strategy):
             platform: the platform lowered for; the one rule is the same on all of them.
         """
         del platform
-        rows = cell.context_shapes() if context is None else _drop_axes(context, 1)
+        rows = cell.context_shapes() if context is None else row_of(context, 1)
         return self._rule(cell, with_context(params, rows), xs)
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Run what the rule picks."""
         params = recurrence.params
         if "context" in params:
-            params = {**params, "context": _drop_axes(params["context"], 1)}
+            params = {**params, "context": row_of(params["context"], 1)}
         strategy, _ = self._rule(recurrence.cell, params, recurrence.inputs.x)
         return execute(strategy, recurrence)
 
@@ -79,16 +79,11 @@ class Auto(Strategy):
         if self.memory_bytes is None:
             return Sequential(), "no memory bound was given"
         time, batch = jax.tree.leaves(xs)[0].shape[:2]
-        saved = time * batch * saved_bytes(cell, row_params, _drop_axes(xs, 2))
+        saved = time * batch * saved_bytes(cell, row_params, row_of(xs, 2))
         words = f"training saves about {saved:,} bytes over {time:,} steps of {batch:,} rows"
         if saved <= self.memory_bytes:
             return Sequential(), f"{words}, within the bound of {self.memory_bytes:,}"
         return Chunked(), f"{words}, over the bound of {self.memory_bytes:,}"
-
-
-def _drop_axes(tree: PyTree, count: int) -> PyTree:
-    """Return the ``jax.ShapeDtypeStruct`` of one row, without so many leading axes."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[count:], a.dtype), tree)
 
 
 def saved_bytes(cell: Cell, row_params: Params, x: PyTree) -> int:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from rnnjax import checks
 from rnnjax.array_typing import Array, Carry, PyTree
+from rnnjax.cell import Cell
 from rnnjax.recurrence import Inputs, Recurrence, Strategy, execute
 from rnnjax.strategies.sequential import Sequential
 
@@ -24,9 +25,10 @@ class Chunked(Strategy):
 
     Args:
         size: steps in a chunk; None: about √T, which makes memory O(√T).
+        inside: how each chunk runs.
 
     Raises:
-        ValueError: when ``size`` is below 1.
+        ValueError: when ``size`` is below 1; from ``scan``, when ``inside`` cannot run the cell.
 
     Example:
         >>> import jax, rnnjax
@@ -39,12 +41,21 @@ class Chunked(Strategy):
     """
 
     size: int | None = None
+    inside: Sequential = Sequential()
 
     layerwise: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.size is not None:
             checks.positive_int("Chunked", "size", self.size)
+        checks.instance("Chunked", "inside", self.inside, Sequential, "rnnjax.Sequential()")
+
+    def refusal(self, cell: Cell) -> str | None:
+        """Refuse a cell that cannot be run inside."""
+        cells = cell.layers()
+        if cells is None:
+            return self.inside.refusal(cell)
+        return next(filter(None, map(self.refusal, cells)), None)
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Scan over chunks; a shorter last chunk, if any, runs as a scan over one chunk."""
@@ -56,7 +67,7 @@ class Chunked(Strategy):
             if start < stop:
                 inputs = jax.tree.map(lambda a, s=slice(start, stop): a[s], recurrence.inputs)
                 part = recurrence.replace(carry=carry, inputs=inputs)
-                carry, ys[start] = _run_chunks(part, length)
+                carry, ys[start] = _run_chunks(part, length, self.inside)
         return carry, jax.tree.map(lambda *y: jnp.concatenate(y), *(ys[k] for k in sorted(ys)))
 
 
@@ -73,7 +84,7 @@ def chunk_size(time: int) -> int:
     return next((size for size in range(root, 2 * root + 1) if time % size == 0), root)
 
 
-def _run_chunks(recurrence: Recurrence, size: int) -> tuple[Carry, PyTree]:
+def _run_chunks(recurrence: Recurrence, size: int, inside: Sequential) -> tuple[Carry, PyTree]:
     """Run T / size chunks, each forgotten in the forward pass and run again in the backward one."""
 
     def split(a: Array) -> Array:
@@ -83,7 +94,7 @@ def _run_chunks(recurrence: Recurrence, size: int) -> tuple[Carry, PyTree]:
     # elsewhere would only cost time.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def chunk(carry: Carry, inputs: Inputs) -> tuple[Carry, PyTree]:
-        return execute(Sequential(), recurrence.replace(carry=carry, inputs=inputs))
+        return execute(inside, recurrence.replace(carry=carry, inputs=inputs))
 
     carry, ys = jax.lax.scan(
         chunk,

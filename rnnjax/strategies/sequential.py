@@ -6,7 +6,9 @@ import jax
 
 from rnnjax import checks
 from rnnjax.array_typing import Carry, PyTree
+from rnnjax.cell import Cell
 from rnnjax.recurrence import Inputs, Recurrence, Strategy
+from rnnjax.strategies import deferral
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +21,12 @@ class Sequential(Strategy):
             each of them (``docs/benchmarks.md``).
         hoist: run ``encode`` before the loop and ``readout`` after it, for all T at once: large
             products instead of T small ones, for the memory of u (T, B, …) and of every carry.
+        defer: leave the gradients of a gated cell's weights for one product after the backward
+            loop, instead of a small product and a sum in each step. Values are the same.
 
     Raises:
-        ValueError: when ``unroll`` is below 1.
+        ValueError: when ``unroll`` is below 1; from ``scan``, when ``defer`` meets a cell that is
+            not gated.
 
     Example:
         >>> import jax, rnnjax
@@ -35,13 +40,26 @@ class Sequential(Strategy):
 
     unroll: int = 1
     hoist: bool = False
+    defer: bool = False
 
     def __post_init__(self):
         checks.positive_int("Sequential", "unroll", self.unroll)
         checks.boolean("Sequential", "hoist", self.hoist)
+        checks.boolean("Sequential", "defer", self.defer)
+
+    def refusal(self, cell: Cell) -> str | None:
+        """Refuse to defer for a plain cell."""
+        if not self.defer or cell.gated() is not None:
+            return None
+        return (
+            "defer=True needs a gated cell, whose recurrent product stands apart in mix. Use "
+            "Sequential(), or write the cell as a rnnjax.GatedCell"
+        )
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Scan over time."""
+        if self.defer:
+            return deferral.run(recurrence, deferral.Loop(self.unroll, self.hoist))
         if self.hoist:
             return self._run_hoisted(recurrence)
         return jax.lax.scan(

@@ -1,0 +1,120 @@
+"""``Sequential(defer=True)``: what its compiled gradient does and does not do in the loop."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import rnnjax
+from rnnjax.testing import largest_difference
+from tests.cases import CELLS, DEFERRED, GATED, B, D, N, T, case
+
+(STRATEGY,) = DEFERRED.values()
+
+
+def gradient(cell, strategy=STRATEGY, argnums=(0, 1)):
+    def loss(params, xs):
+        carry, ys = rnnjax.scan(cell, params, xs, strategy=strategy)
+        return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves((carry, ys)))
+
+    return jax.grad(loss, argnums)
+
+
+def arguments(cell):
+    return cell.init(jax.random.key(0), D), jax.random.normal(jax.random.key(1), (T, B, D))
+
+
+def compiled_text(function, cell) -> str:
+    return jax.jit(function).lower(*arguments(cell)).compile().as_text() or ""
+
+
+def loops(jaxpr):
+    """The loops of a program, those inside of it too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            yield equation
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda a: hasattr(a, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from loops(inner)
+
+
+def carries(equation):
+    count = equation.params["num_carry"]
+    return [v.aval.shape for v in equation.outvars[:count]]
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_the_backward_loop_carries_the_cells_carry_alone(name):
+    cell = CELLS[name]
+    params, xs = arguments(cell)
+    forward, backward = loops(jax.make_jaxpr(gradient(cell))(params, xs).jaxpr)
+    expected = [leaf.shape for leaf in jax.tree.leaves(rnnjax.initial_carry(cell, params, B))]
+    assert carries(forward) == expected
+    assert carries(backward) == expected
+
+
+def test_without_deferral_it_carries_the_weights_too():
+    params, xs = arguments(CELLS["lstm"])
+    jaxpr = jax.make_jaxpr(gradient(CELLS["lstm"], rnnjax.Sequential()))(params, xs).jaxpr
+    _, backward = loops(jaxpr)
+    assert (N, 4 * N) in carries(backward)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_two_loops_are_compiled(name):
+    text = compiled_text(gradient(CELLS[name]), CELLS[name])
+    assert len(re.findall(r"= .* while\(", text)) == 2
+
+
+def test_values_alone_make_no_encoded_inputs():
+    """Nothing (T, B, 4N) is computed where no derivative is asked for."""
+    cell = CELLS["lstm"]
+    text = compiled_text(lambda params, xs: rnnjax.scan(cell, params, xs, strategy=STRATEGY), cell)
+    assert f"f32[{T},{B},{4 * N}]" not in text
+
+
+@pytest.mark.parametrize("argnums", [0, 1])
+def test_gradients_of_one_argument(argnums):
+    cell = CELLS["gru"]
+    expected = gradient(cell, rnnjax.Sequential(), argnums)(*arguments(cell))
+    assert largest_difference(expected, gradient(cell, STRATEGY, argnums)(*arguments(cell))) < 1e-6
+
+
+def test_update_through_a_compiled_function_of_all_params():
+    """What such an update reads is looked for inside of the function."""
+
+    class Compiled(rnnjax.GRU):
+        def update(self, params, carry, u, r):
+            return jax.jit(super().update)(params, carry, u, r)
+
+    cell = Compiled(N)
+    params, xs = arguments(cell)
+    _, backward = loops(jax.make_jaxpr(gradient(cell))(params, xs).jaxpr)
+    assert carries(backward) == [(B, N)]
+
+
+def test_a_matrix_that_update_reads():
+    """It is no vector, so its gradient is added up in the loop, and right."""
+
+    class Squared(rnnjax.Elman):
+        def update(self, params, carry, u, r):
+            return super().update(params, carry, u, r + carry**2 @ params["w_h"])
+
+    cell = Squared(N)
+    expected = gradient(cell, rnnjax.Sequential())(*arguments(cell))
+    assert largest_difference(expected, gradient(cell)(*arguments(cell))) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "strategy", [STRATEGY, rnnjax.Chunked(inside=rnnjax.Sequential(defer=True))]
+)
+def test_a_plain_cell_is_refused(strategy):
+    c = case("gru_reset_before")
+    for cell, params in (
+        (c.cell, c.params),
+        (rnnjax.Stack((rnnjax.Stack((c.cell,)),)), {"layers": ({"layers": (c.params,)},)}),
+    ):
+        with pytest.raises(ValueError, match=r"cannot run GRUResetBefore|needs a gated cell"):
+            rnnjax.scan(cell, params, jnp.ones((T, B, D)), strategy=strategy)

@@ -8,8 +8,9 @@ import pytest
 
 import rnnjax
 from rnnjax.testing import largest_difference
-from tests.cases import CELLS, DEFERRED, GATED, B, D, N, T, case
+from tests.cases import CELLS, DEFERRED, GATED, B, D, N, case
 
+T = 11
 (STRATEGY,) = DEFERRED.values()
 
 
@@ -41,8 +42,9 @@ def loops(jaxpr):
 
 
 def carries(equation):
-    count = equation.params["num_carry"]
-    return [v.aval.shape for v in equation.outvars[:count]]
+    """Shapes of what a loop hands on; what it stacks leads with T, which is no other size."""
+    shapes = [v.aval.shape for v in equation.outvars]
+    return [shape for shape in shapes if shape[:1] != (T,)]
 
 
 @pytest.mark.parametrize("name", GATED)

@@ -121,7 +121,7 @@ def test_default_chunks():
 def test_no_steps_give_back_the_carry_and_empty_outputs():
     c = case("stack")
     xs = jax.tree.map(lambda a: a[:0], c.xs)
-    for strategy in STRATEGIES.values():
+    for strategy in RUNNERS.values():
         carry, ys = rnnjax.scan(c.cell, c.params, xs, c.carry, context=c.context, strategy=strategy)
         assert largest_difference(carry, c.carry) == 0
         assert ys.shape == (0, 4, 9)
@@ -140,7 +140,7 @@ def test_the_initial_carry_is_what_no_carry_stands_for(name):
 def test_an_empty_batch():
     cell = CELLS["zoneout"]
     params = cell.init(jax.random.key(1), 3)
-    for strategy in STRATEGIES.values():
+    for strategy in RUNNERS.values():
         carry, ys = rnnjax.scan(cell, params, jnp.zeros((3, 0, 3)), strategy=strategy)
         assert carry.c.shape == (0, 5)
         assert ys.shape == (3, 0, 5)
@@ -158,7 +158,7 @@ def test_no_nan_crosses_a_reset():
     xs = jnp.nan_to_num(c.xs)
     spoilt = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), c.carry)
     resets = jnp.zeros(c.resets.shape, bool).at[0].set(True)
-    for strategy in STRATEGIES.values():
+    for strategy in RUNNERS.values():
         carry, ys = rnnjax.scan(c.cell, c.params, xs, spoilt, resets=resets, strategy=strategy)
         assert bool(jnp.isfinite(ys).all())
         assert bool(jnp.isfinite(carry.c).all())

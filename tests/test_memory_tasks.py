@@ -232,18 +232,42 @@ def test_batches_come_again_and_never_twice():
 
 
 def test_pixels_are_read_in_one_order():
-    pixels, digits = np.arange(20 * 9).reshape(20, 9), np.arange(20)
-    parts = permuted_digits.split(pixels, digits, 5)
+    pictures, digits = np.arange(20 * 9).reshape(20, 3, 3), np.arange(20)
+    parts = permuted_digits.split(pictures, digits, 1, 5)
     assert [len(part.digits) for part in parts] == [10, 5, 5]
     rows = np.concatenate([part.pixels for part in parts])
     order = rows[0].astype(int)
     assert sorted(order) == list(range(9))
     assert list(order) != list(range(9))
-    np.testing.assert_array_equal(rows, pixels[:, order])
+    np.testing.assert_array_equal(rows, pictures.reshape(20, 9)[:, order])
     batch = parts.test.batch()
     assert batch.xs.shape == (9, 5, 1)
     np.testing.assert_array_equal(batch.xs[:, 2, 0], rows[17])
     np.testing.assert_array_equal(batch.targets, digits[15:])
+
+
+def test_pictures_are_moved_each_in_its_own_way():
+    pictures = np.zeros((40, 6, 6))
+    pictures[:, 2:4, 2:4] = np.arange(1, 41)[:, None, None]
+    part = permuted_digits.Part(pictures, np.arange(40), 2)
+    moved = part.shifted(2, np.random.default_rng(0)).pictures
+    places = {tuple(np.argwhere(picture)[0]) for picture in moved}
+    assert {place for pair in places for place in pair} == {0, 1, 2, 3, 4}
+    np.testing.assert_array_equal(moved.sum(axis=(1, 2)), pictures.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(part.shifted(0, np.random.default_rng(0)).pictures, pictures)
+    # Means of 2 × 2: each picture has one tile of its own value.
+    np.testing.assert_array_equal(part.pixels.max(axis=1), np.arange(1, 41))
+
+
+def test_moved_batches_are_drawn_anew_and_alike_in_every_run():
+    part = permuted_digits.Part(np.random.default_rng(0).random((8, 8, 8)), np.arange(8), 1)
+    options = dataclasses.replace(permuted_digits.QUICK, batch=8, shift=1)
+    first, again = (permuted_digits.Shifted(part, options) for _ in range(2))
+    np.testing.assert_array_equal(first.batch(3, 0).xs, again.batch(3, 0).xs)
+    seen = [np.sort(first.batch(epoch, 0).xs.sum(axis=(0, 2))) for epoch in (0, 1)]
+    assert not np.allclose(*seen)
+    still = permuted_digits.Shifted(part, dataclasses.replace(options, shift=0))
+    assert still.fingerprint() != first.fingerprint()
 
 
 def test_no_picture_of_scikit_learn_is_lost_or_used_twice():
@@ -259,8 +283,8 @@ def test_mnist_is_split_as_its_baseline_was(monkeypatch):
     monkeypatch.setenv(datasets.ROOT, str(DATA))
     parts = permuted_digits.read("digits")
     assert [part.pixels.shape for part in parts] == [(8000, 196), (1000, 196), (1000, 196)]
-    nearest = KNeighborsClassifier(1).fit(*parts.train)
-    assert nearest.score(*parts.test) == pytest.approx(0.953, abs=0.0015)
+    train, _, test = ((part.pixels, part.digits) for part in parts)
+    assert KNeighborsClassifier(1).fit(*train).score(*test) == pytest.approx(0.953, abs=0.0015)
 
 
 # --- what is drawn and said ---
@@ -299,6 +323,7 @@ def test_every_cell_and_baseline_stands_in_the_picture():
         (adding, ["--resume", "--out", "{}/none"], "none has none. Leave out --resume"),
         (copying, ["--recall", "0"], "--recall: expected a whole number from 1 up; got 0"),
         (permuted_digits, ["--batch", "1198"], "--batch: expected at most 1197, all digits"),
+        (permuted_digits, ["--shift", "8"], "--shift: expected 0 … 7 pixels; got 8"),
         (permuted_digits, ["--data", "digits"], "--data: digits/mnist10k.npz is not in"),
     ],
 )

@@ -12,8 +12,8 @@ import numpy as np
 import rnnjax
 from rnnjax.array_typing import Array, Carry, InDim, Key, Params, PyTree
 from rnnjax.cell import feed, hand_down, one_step, with_context
-from rnnjax.checks import features
-from rnnjax.testing import random_like
+from rnnjax.checks import as_shapes, features
+from rnnjax.testing import FAST_COMPILATION, random_like
 
 T, B, D, N, S = 5, 4, 3, 5, 6
 """A prime number of steps; S is the length of the memory that attention reads."""
@@ -84,6 +84,9 @@ CELLS: dict[str, rnnjax.Cell] = {
     "stack_residual": rnnjax.Stack((rnnjax.GRU(N), rnnjax.Zoneout(rnnjax.GRU(N))), residual=True),
 }
 
+IN_DIMS: dict[str, InDim] = {}
+"""The shape of one input of the cells that do not read (D,)."""
+
 RUNNERS: dict[str, rnnjax.Strategy] = {
     "sequential": rnnjax.Sequential(),
     "sequential_hoist": rnnjax.Sequential(hoist=True),
@@ -131,19 +134,21 @@ class Case:
 @functools.cache
 def case(name: str, time: int = T) -> Case:
     """Draw the arguments of one cell of the table."""
-    return draw(CELLS[name], time)
+    return draw(CELLS[name], time, in_dim=IN_DIMS.get(name, D))
 
 
-def draw(cell: rnnjax.Cell, time: int = T, batch: int = B) -> Case:
-    """Draw generic arguments for a cell."""
+def draw(cell: rnnjax.Cell, time: int = T, batch: int = B, in_dim: InDim = D) -> Case:
+    """Draw generic arguments for a cell, params that ``init`` leaves at zero included."""
     keys = iter(jax.random.split(jax.random.key(20), 9))
-    xs = jax.random.normal(next(keys), (time, batch, D))
+    xs = random_like(next(keys), as_shapes(in_dim), (time, batch))
     noise = next(keys)
     lengths = jnp.array([0, 1, time, time // 2] * (batch // 4))
     mask = jax.random.bernoulli(next(keys), 0.8, (time, batch))
     valid = mask & (jnp.arange(time)[:, None] < lengths[None])
-    xs = jnp.where(valid[..., None], xs, jnp.nan)
-    params = cell.init(next(keys), D)
+    xs = jnp.where(jnp.expand_dims(valid, range(2, xs.ndim)), xs, jnp.nan)
+    params = random_like(
+        next(keys), jax.eval_shape(lambda key: cell.init(key, in_dim), jax.random.key(0)), ()
+    )
     shapes = cell.context_shapes()
     context = random_like(next(keys), shapes, (batch,)) if shapes else None
     row = {**params, "context": jax.tree.map(lambda a: a[0], context)}
@@ -175,7 +180,7 @@ def everything(c: Case, scan: Callable) -> tuple:
                 jax.tree.map(lambda a: a[start:stop], xs),
                 carry,
                 mask=c.mask[start:stop],
-                lengths=jnp.clip(c.lengths - start, 0, stop - start),
+                lengths=(c.lengths - start).clip(0, stop - start),
                 resets=c.resets[start:stop],
                 context=context,
                 **options,
@@ -339,10 +344,20 @@ def _stack(trees: list[PyTree]) -> PyTree:
 @functools.cache
 def oracle(name: str) -> tuple:
     """Return ``everything`` of a case in float64 by plain loops, as NumPy arrays."""
-    c = case(name)
     with jax.enable_x64(True):
-        wide = c.as_dtype("float64")
-        return jax.tree.map(_to_numpy, everything(wide, oracle_scan))
+        c = case(name).as_dtype("float64")
+        # What the loops ask about has to be at hand while they are traced.
+        asked = {key: np.asarray(getattr(c, key)) for key in ("mask", "lengths", "resets")}
+
+        def run(*arrays: PyTree) -> tuple:
+            names = ("params", "xs", "carry", "context")
+            return everything(
+                dataclasses.replace(c, **asked, **dict(zip(names, arrays, strict=True))),
+                oracle_scan,
+            )
+
+        compiled = jax.jit(run, compiler_options=FAST_COMPILATION)
+        return jax.tree.map(_to_numpy, compiled(c.params, c.xs, c.carry, c.context))
 
 
 def _to_numpy(a: Any) -> Any:

@@ -32,7 +32,7 @@ TOLERANCE = {
 """By the dtype that computes: the largest difference allowed, as ``largest_difference`` has it."""
 
 FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""``compiler_options`` of ``jax.jit`` for a program that runs once: what takes time is compiling."""
+"""``compiler_options`` of ``jax.jit`` for a program that runs once: its time is compiling."""
 
 STRATEGIES: tuple[Strategy, ...] = (
     Sequential(),

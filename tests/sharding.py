@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 import rnnjax
 from rnnjax.testing import TOLERANCE, largest_difference
-from tests.cases import CELLS, DEFERRED, GATED, REPRESENTATIVES, RUNNERS, Case, draw
+from tests.cases import CELLS, DEFERRED, GATED, IN_DIMS, REPRESENTATIVES, RUNNERS, Case, D, draw
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -91,7 +91,7 @@ def collectives_inside_loops(text: str) -> list[str]:
 
 
 def check_values(name: str, label: str, strategy: rnnjax.Strategy) -> None:
-    c = draw(CELLS[name], TIME, BATCH)
+    c = draw(CELLS[name], TIME, BATCH, IN_DIMS.get(name, D))
     # Without a carry the initial one is made, and has to be placed as the rows are.
     c = Case(**{**vars(c), "xs": jax.tree.map(_clean, c.xs), "carry": None})
     expected = jax.jit(value_and_grad(c.cell, rnnjax.Sequential()))(*arrays_of(c))
@@ -129,14 +129,14 @@ def check_replicated_arguments() -> None:
 
 
 def check_collectives(name: str, label: str, strategy: rnnjax.Strategy) -> None:
-    c = draw(CELLS[name], TIME, BATCH)
+    c = draw(CELLS[name], TIME, BATCH, IN_DIMS.get(name, D))
     mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
     assert_none_inside(training_step(c.cell, strategy, c, mesh), c, f"{name}, {label}")
 
 
 def check_collectives_of_jit(name: str, label: str, strategy: rnnjax.Strategy) -> None:
     """The partitioner places the sums: after the loop, where the loop has no weight's gradient."""
-    c = draw(CELLS[name], TIME, BATCH)
+    c = draw(CELLS[name], TIME, BATCH, IN_DIMS.get(name, D))
     mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
     placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(c))
     step = jax.jit(value_and_grad(c.cell, strategy), in_shardings=placed)

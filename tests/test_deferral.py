@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 import rnnjax
+from rnnjax.checks import as_shapes
 from rnnjax.testing import largest_difference
-from tests.cases import CELLS, DEFERRED, GATED, B, D, N, case
+from tests.cases import CELLS, DEFERRED, GATED, IN_DIMS, B, D, N, case
 
 T = 11
 (STRATEGY,) = DEFERRED.values()
@@ -22,8 +23,11 @@ def gradient(cell, strategy=STRATEGY, argnums=(0, 1)):
     return jax.grad(loss, argnums)
 
 
-def arguments(cell):
-    return cell.init(jax.random.key(0), D), jax.random.normal(jax.random.key(1), (T, B, D))
+def arguments(cell, in_dim=D):
+    shape = (T, B, *as_shapes(in_dim).shape)
+    return cell.init(jax.random.key(0), in_dim), jax.random.normal(
+        jax.random.key(1), (T, B, *x.shape)
+    )
 
 
 def compiled_text(function, cell) -> str:
@@ -50,7 +54,7 @@ def carries(equation):
 @pytest.mark.parametrize("name", GATED)
 def test_the_backward_loop_carries_the_cells_carry_alone(name):
     cell = CELLS[name]
-    params, xs = arguments(cell)
+    params, xs = arguments(cell, IN_DIMS.get(name, D))
     forward, backward = loops(jax.make_jaxpr(gradient(cell))(params, xs).jaxpr)
     expected = [leaf.shape for leaf in jax.tree.leaves(rnnjax.initial_carry(cell, params, B))]
     assert carries(forward) == expected

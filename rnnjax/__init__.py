@@ -4,7 +4,7 @@ Write one step for one example; ``scan`` runs it over time and batch, in any of 
 give the same answer.
 """
 
-from rnnjax import decoding, diagnostics, initializers, testing
+from rnnjax import decoding, diagnostics, initializers, interop, testing
 from rnnjax.cell import Cell, Gated, GatedCell, Keyed, Operator, product
 from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU, GRUResetBefore
@@ -44,6 +44,7 @@ __all__ = [
     "diagnostics",
     "initial_carry",
     "initializers",
+    "interop",
     "product",
     "scan",
     "step",

@@ -3,6 +3,7 @@
 Conversions read and write dicts of arrays; no peer is imported for them.
 """
 
+from rnnjax.interop.cells import EquinoxCell, HaikuCell, LinenCell, NNXCell
 from rnnjax.interop.equinox import from_equinox, to_equinox
 from rnnjax.interop.flax import from_linen, from_nnx, to_linen, to_nnx
 from rnnjax.interop.haiku import from_haiku, to_haiku
@@ -16,6 +17,10 @@ from rnnjax.interop.torch import (
 )
 
 __all__ = [
+    "EquinoxCell",
+    "HaikuCell",
+    "LinenCell",
+    "NNXCell",
     "from_equinox",
     "from_haiku",
     "from_keras",

@@ -21,6 +21,7 @@ from tests.cases import scalar
 T, B, D, N = 6, 4, 3, 5
 LENGTHS = jnp.array([6, 1, 3, 5])
 TOLERANCE = 2e-6
+CHUNKED = rnnjax.Chunked(size=2)
 RELU = rnnjax.Elman(N, activation=jax.nn.relu)
 OPTIMIZED = functools.partial(interop.to_nnx, optimized=True)
 
@@ -49,51 +50,28 @@ def of_nnx(peer):
     return run
 
 
-def of_haiku(name, **options):
+def of_haiku(name):
     hk = pytest.importorskip("haiku", reason="haiku is not installed")
-
-    def core():
-        return getattr(hk, name)(N, **options)
-
-    @hk.without_apply_rng
-    @hk.transform
-    def whole(xs):
-        def step(carry, x):
-            y, carry = core_(x, carry)
-            return carry, (carry, y)
-
-        core_ = core()
-        return hk.scan(step, core_.initial_state(B), xs)[1]
+    cell = interop.HaikuCell(getattr(hk, name), N)
 
     def run(weights, xs):
-        carries, ys = whole.apply(weights, xs)
-        carry = jax.tree.map(lambda a: a[LENGTHS - 1, jnp.arange(B)], carries)
+        carry, ys = rnnjax.scan(cell, weights, xs, lengths=LENGTHS, strategy=CHUNKED)
         return (carry.cell, carry.hidden) if name == "LSTM" else carry, ys
 
     return run
 
 
-def of_equinox(name, **options):
+def of_equinox(name):
     equinox = pytest.importorskip("equinox", reason="equinox is not installed")
-    module = getattr(equinox.nn, name)(D, N, key=jax.random.key(0), **options)
+    cell = interop.EquinoxCell(getattr(equinox.nn, name), N)
+    module = cell.init(jax.random.key(0), D)["module"]
 
     def run(weights, xs):
-        names = list(weights)
-        cell = equinox.tree_at(
-            lambda c: [getattr(c, n) for n in names], module, list(weights.values())
-        )
-
-        def step(carry, x):
-            carry = jax.vmap(cell)(x, carry)
-            return carry, carry
-
-        zeros = jnp.zeros((B, N))
-        start = (zeros, zeros) if name == "LSTMCell" else zeros
-        carries = jax.lax.scan(step, start, xs)[1]
-        carry = jax.tree.map(lambda a: a[LENGTHS - 1, jnp.arange(B)], carries)
-        if name == "LSTMCell":
-            return (carry[1], carry[0]), carries[0]
-        return carry, carries
+        leaves = list(weights.values())
+        filled = equinox.tree_at(lambda c: [getattr(c, k) for k in weights], module, leaves)
+        params = {"module": filled}
+        carry, ys = rnnjax.scan(cell, params, xs, lengths=LENGTHS, strategy=CHUNKED)
+        return carry[::-1] if name == "LSTMCell" else carry, ys
 
     return run
 

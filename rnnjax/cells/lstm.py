@@ -20,6 +20,10 @@ class LSTMCarry(NamedTuple):
     h: Array
 
 
+# So that exported programs that take or return this carry can be saved.
+jax.export.register_namedtuple_serialization(LSTMCarry, serialized_name="rnnjax.LSTMCarry")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LSTM(Dense, GatedCell):
     """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).

@@ -9,7 +9,17 @@ from rnnjax.array_typing import Params
 from rnnjax.cell import Cell
 from rnnjax.cells.gru import GRU
 from rnnjax.cells.lstm import LSTM
-from rnnjax.interop.weights import Dense, Format, from_params, gates, join, no_bias, take, to_params
+from rnnjax.interop.weights import (
+    Dense,
+    Format,
+    contiguous,
+    from_params,
+    gates,
+    join,
+    no_bias,
+    take,
+    to_params,
+)
 
 EQUINOX = Format("Equinox", {LSTM: "ifgo", GRU: "rzn"})
 SETTINGS = {"input_size", "hidden_size", "use_bias"}
@@ -83,11 +93,11 @@ def to_equinox(cell: Cell, params: Params, *, bias: bool = True) -> dict[str, np
     weights = {"weight_ih": dense.kernel.T, "weight_hh": dense.recurrent_kernel.T}
     if not bias:
         no_bias("to_equinox", dense)
-        return weights
+        return contiguous(weights)
     weights["bias"] = dense.bias
     if isinstance(cell, GRU):
         weights["bias_n"] = dense.recurrent_bias[-cell.size :]
-    return weights
+    return contiguous(weights)
 
 
 def _shapes(cell: Any, order: str, bias: bool) -> dict[str, tuple]:

@@ -14,6 +14,7 @@ from rnnjax.interop.weights import (
     Dense,
     Format,
     Tensor,
+    contiguous,
     flatten,
     from_params,
     gates,
@@ -164,7 +165,7 @@ def to_nnx(cell: Cell, params: Params, *, optimized: bool = False) -> dict[str, 
         "dense_h": {"kernel": dense.recurrent_kernel},
     }
     weights[side]["bias"] = dense.bias
-    return weights
+    return contiguous(weights)
 
 
 def _nnx_dense_shapes(cell: Any, order: str) -> dict[str, tuple]:
@@ -236,4 +237,4 @@ def _to_blocks(
         if f"{h}.bias" in shapes:
             sole = f"{i}.bias" not in shapes
             weights[f"{h}.bias"] = (blocks.bias if sole else blocks.recurrent_bias)[gate]
-    return unflatten(weights, ".")
+    return contiguous(unflatten(weights, "."))

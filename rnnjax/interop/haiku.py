@@ -17,6 +17,7 @@ from rnnjax.interop.weights import (
     Dense,
     Format,
     Tensor,
+    contiguous,
     flatten,
     from_params,
     gates,
@@ -123,7 +124,7 @@ def to_haiku(
     else:
         arrays = [kernel, bias, recurrent_kernel, zero][: 3 + double_bias]
     names = _shapes(cell, order, name, double_bias)
-    return unflatten(dict(zip(names, arrays, strict=True)), ".")
+    return contiguous(unflatten(dict(zip(names, arrays, strict=True)), "."))
 
 
 def _order(owner: str, cell: Cell) -> str:

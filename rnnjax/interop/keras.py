@@ -11,7 +11,16 @@ from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU, GRUResetBefore
 from rnnjax.cells.lstm import LSTM
 from rnnjax.checks import describe
-from rnnjax.interop.weights import Dense, Format, from_params, gates, no_bias, take, to_params
+from rnnjax.interop.weights import (
+    Dense,
+    Format,
+    contiguous,
+    from_params,
+    gates,
+    no_bias,
+    take,
+    to_params,
+)
 
 KERAS = Format("Keras", {Elman: "h", LSTM: "ifgo", GRU: "zrn", GRUResetBefore: "zrn"})
 
@@ -97,9 +106,9 @@ def to_keras(cell: Cell, params: Params, *, bias: bool = True) -> list[np.ndarra
     weights = [dense.kernel, dense.recurrent_kernel]
     if not bias:
         no_bias("to_keras", dense)
-        return weights
+        return contiguous(weights)
     both = np.stack([dense.bias, dense.recurrent_bias])
-    return [*weights, both if isinstance(cell, GRU) else dense.bias]
+    return contiguous([*weights, both if isinstance(cell, GRU) else dense.bias])
 
 
 def _shapes(cell: Any, order: str) -> dict[str, tuple]:

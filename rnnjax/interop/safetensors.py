@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnjax.array_typing import Params
-from rnnjax.interop.weights import flatten, unflatten
+from rnnjax.interop.weights import contiguous, flatten, unflatten
 
 
 def save_safetensors(path: str | os.PathLike, params: Params) -> None:
@@ -37,7 +37,7 @@ def save_safetensors(path: str | os.PathLike, params: Params) -> None:
     for name, leaf in flat.items():
         if not hasattr(leaf, "dtype"):
             raise TypeError(f"save_safetensors: params must hold arrays only; got {name} = {leaf}.")
-    importlib.import_module("safetensors.flax").save_file(flat, path)
+    importlib.import_module("safetensors.flax").save_file(contiguous(flat), path)
 
 
 def load_safetensors(path: str | os.PathLike) -> Params:

@@ -16,6 +16,7 @@ from rnnjax.interop.weights import (
     Dense,
     Format,
     Tensor,
+    contiguous,
     from_params,
     gates,
     no_bias,
@@ -271,4 +272,4 @@ def _write(
             else:
                 no_bias(owner, dense)
             state |= {prefix + name + _suffix(k, d): a for name, a in layer.items()}
-    return state
+    return contiguous(state)

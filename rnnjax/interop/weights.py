@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from rnnjax import checks
-from rnnjax.array_typing import Params
+from rnnjax.array_typing import Params, PyTree
 from rnnjax.cell import Cell
 from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU, GRUResetBefore
@@ -126,7 +127,7 @@ def to_params(cell: Cell, dense: Dense, order: str) -> Params:
 
 
 def from_params(owner: str, cell: Cell, params: Params, order: str) -> Dense:
-    """Return a cell's params as NumPy arrays whose gates stand in this order."""
+    """Return a cell's params as dense weights whose gates stand in this order."""
     n = cell.size  # pyright: ignore[reportAttributeAccessIssue]
     ours = ORDERS[type(cell)]
     width = n * len(ours)
@@ -138,7 +139,12 @@ def from_params(owner: str, cell: Cell, params: Params, order: str) -> Dense:
     if isinstance(cell, GRU):
         recurrent_bias[2 * n :] = p["b_hn"]
     dense = Dense(p["w_x"], p["w_h"], p["b"], recurrent_bias)
-    return Dense(*(np.array(reorder(a, ours, order)) for a in dense))
+    return Dense(*(reorder(a, ours, order) for a in dense))
+
+
+def contiguous(tree: PyTree) -> PyTree:
+    """Return NumPy arrays of their own, stored row by row, as safetensors takes for granted."""
+    return jax.tree.map(lambda a: np.array(a, order="C"), tree)
 
 
 def no_bias(owner: str, dense: Dense) -> None:

@@ -6,6 +6,7 @@ Outputs, carries and gradients, in PyTorch's own tensors and in the inputs, of p
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import rnnjax
@@ -29,6 +30,11 @@ CELLS = {
     "gru_no_bias": (rnnjax.GRU(N), torch.nn.GRU(D, N, bias=False)),
     "lstm_2": (rnnjax.Stack((rnnjax.LSTM(N),) * 2), torch.nn.LSTM(D, N, num_layers=2)),
 }
+
+
+def compiled(function):
+    """Compile quickly: each program runs a few times only."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def state_of(module):
@@ -60,9 +66,8 @@ def run_ours(run, state, xs, weights):
         values = run(state, xs)
         return sum(jnp.sum(a * w) for a, w in zip(values, weights, strict=True)), values
 
-    options = {"xla_backend_optimization_level": 0}
     gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)
-    (_, values), gradient = jax.jit(gradients, compiler_options=options)(state, xs)
+    (_, values), gradient = compiled(gradients)(state, xs)
     return values, gradient
 
 
@@ -71,6 +76,18 @@ def by_layer(carries):
     if isinstance(carries[0], rnnjax.LSTMCarry):
         return jnp.stack([carry.h for carry in carries]), jnp.stack([carry.c for carry in carries])
     return (jnp.stack(carries),)
+
+
+def run_both_ways(cells, params, xs):
+    """Run layers in both directions, as torch does; return the outputs and carries by layer."""
+    carries = []
+    for k, cell in enumerate(cells):
+        ahead, back = (params[direction][k] for direction in ("forwards", "backwards"))
+        carry, ys = rnnjax.scan(cell, ahead, xs, lengths=jnp.array(LENGTHS))
+        carry_back, ys_back = rnnjax.scan(cell, back, xs, lengths=jnp.array(LENGTHS), reverse=True)
+        carries += [carry, carry_back]
+        xs = jnp.concatenate([ys, ys_back], axis=-1)
+    return xs, *by_layer(carries)
 
 
 def draw(*shapes):
@@ -104,3 +121,79 @@ def test_params_come_back(name):
     assert jax.tree.structure(back) == jax.tree.structure(params)
     assert largest_difference(params, back) == 0
     module.load_state_dict({k.removeprefix("rnn."): torch.tensor(a) for k, a in state.items()})
+
+
+BOTH_WAYS = {
+    "gru": (rnnjax.GRU(N), torch.nn.GRU(D, N, num_layers=2, bidirectional=True)),
+    "lstm": (rnnjax.LSTM(N), torch.nn.LSTM(D, N, bidirectional=True)),
+}
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_both_directions(name):
+    cell, module = BOTH_WAYS[name]
+    state, cells = state_of(module), (cell,) * module.num_layers
+    count = 2 * module.num_layers
+    xs, *weights = draw((T, B, D), (T, B, 2 * N), *((count, B, N),) * (1 + (name == "lstm")))
+
+    def run(state, xs):
+        return run_both_ways(cells, interop.from_torch_bidirectional(cells, cells, state), xs)
+
+    ours, theirs = run_ours(run, state, xs, weights), run_torch(module, state, xs, weights)
+    assert largest_difference(theirs, ours) < TOLERANCE
+
+    params = interop.from_torch_bidirectional(cells, cells, state)
+    back = interop.to_torch_bidirectional(cells, cells, params)
+    again = interop.from_torch_bidirectional(cells, cells, back)
+    assert largest_difference(params, again) == 0
+    module.load_state_dict({name: torch.tensor(a) for name, a in back.items()})
+
+
+def test_a_trained_model_goes_on_training(optax_promotion):
+    """Twenty steps of Adam after ten in PyTorch: two layers, both directions, a ragged batch.
+
+    In params of ours, whose b takes the steps of both of PyTorch's biases.
+    """
+    torch.manual_seed(3)
+    module = torch.nn.LSTM(D, N, num_layers=2, bidirectional=True)
+    xs, targets = draw((T, B, D), (T, B, 2 * N))
+    cells = (rnnjax.LSTM(N),) * 2
+    rate = 0.01
+
+    def torch_steps(optimiser, count):
+        losses = []
+        for _ in range(count):
+            packed = torch.nn.utils.rnn.pack_padded_sequence(
+                torch.tensor(xs), LENGTHS, enforce_sorted=False
+            )
+            ys, _ = torch.nn.utils.rnn.pad_packed_sequence(module(packed)[0], total_length=T)
+            loss = ((ys - torch.tensor(targets)) ** 2).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        return losses
+
+    torch_steps(torch.optim.Adam(module.parameters(), rate), 10)
+    state = {name: tensor.numpy().copy() for name, tensor in module.state_dict().items()}
+    params = interop.from_torch_bidirectional(cells, cells, state)
+    shares = interop.from_torch_bidirectional(cells, cells, jax.tree.map(np.ones_like, state))
+    adam = optax.adam(rate)
+
+    @compiled
+    def step(params, moments):
+        def loss(params):
+            return jnp.mean((run_both_ways(cells, params, jnp.asarray(xs))[0] - targets) ** 2)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, moments = adam.update(gradient, moments)
+        updates = jax.tree.map(jnp.multiply, updates, shares)
+        return optax.apply_updates(params, updates), moments, value
+
+    moments, losses = adam.init(params), []
+    for _ in range(20):
+        params, moments, value = step(params, moments)
+        losses.append(float(value))
+    theirs = torch_steps(torch.optim.Adam(module.parameters(), rate), 20)
+    assert theirs[-1] < 0.99 * theirs[0]
+    np.testing.assert_allclose(losses, theirs, rtol=1e-4)

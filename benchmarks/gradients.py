@@ -150,7 +150,7 @@ def program(cell: Cell) -> Cell:
             return type(cell)(cell.size)
         case rnnjax.Elman():
             return rnnjax.Elman(cell.size, activation=cell.activation)
-        case peers.PeerCell():
+        case peers.AsDrawn():
             return cell.cell
         case _:
             return cell

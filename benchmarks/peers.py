@@ -12,7 +12,7 @@ from rnnjax.array_typing import Key, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class PeerCell(Wrapper):
+class AsDrawn(Wrapper):
     """A cell whose params are drawn by a peer, for the peer's cell of the same equations.
 
     Args:
@@ -46,16 +46,16 @@ def _equinox(cell: Any, key: Key, in_dim: int) -> Params:
     return interop.from_equinox(cell, vars(peer.init(key, in_dim)["module"]))
 
 
-def flax(cell: LSTM | GRU) -> PeerCell:
+def flax(cell: LSTM | GRU) -> AsDrawn:
     """Return a cell as Flax draws it."""
-    return PeerCell(cell, _flax)
+    return AsDrawn(cell, _flax)
 
 
-def haiku(cell: LSTM | GRUResetBefore) -> PeerCell:
+def haiku(cell: LSTM | GRUResetBefore) -> AsDrawn:
     """Return a cell as Haiku draws it."""
-    return PeerCell(cell, _haiku)
+    return AsDrawn(cell, _haiku)
 
 
-def equinox(cell: LSTM | GRU) -> PeerCell:
+def equinox(cell: LSTM | GRU) -> AsDrawn:
     """Return a cell as Equinox draws it."""
-    return PeerCell(cell, _equinox)
+    return AsDrawn(cell, _equinox)

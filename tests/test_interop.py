@@ -79,6 +79,11 @@ CASES = {
         TypeError,
         "state must be a dict of arrays; got list",
     ),
+    "no state for haiku": (
+        lambda: interop.from_haiku(LSTM, 3),
+        TypeError,
+        "from_haiku: weights must be a dict of arrays; got int",
+    ),
     "torch's reset form": (
         lambda: interop.from_torch(BEFORE, TORCH_GRU),
         ValueError,

@@ -16,6 +16,7 @@ from rnnjax.interop.weights import (
     from_params,
     gates,
     join,
+    mapping,
     no_bias,
     take,
     to_params,
@@ -51,8 +52,8 @@ def from_equinox(cell: Cell, weights: Mapping[str, Any]) -> Params:
         (8,)
     """
     order = gates("from_equinox", cell, EQUINOX)
-    if isinstance(weights, Mapping):
-        weights = {k: v for k, v in weights.items() if k not in SETTINGS and v is not None}
+    mapping("from_equinox", "weights", weights)
+    weights = {k: v for k, v in weights.items() if k not in SETTINGS and v is not None}
     bias = any(str(name).startswith("bias") for name in weights)
     w = take("from_equinox", "weights", cell, weights, _shapes(cell, order, bias))
     kernel = w["weight_ih"].T

@@ -19,6 +19,7 @@ from rnnjax.interop.weights import (
     from_params,
     gates,
     join,
+    mapping,
     split,
     take,
     to_params,
@@ -115,11 +116,11 @@ def from_nnx(cell: Cell, weights: Mapping[str, Any]) -> Params:
         (3, 24)
     """
     order = gates("from_nnx", cell, NNX)
-    optimized = isinstance(weights, Mapping) and "dense_i" in weights
-    if isinstance(cell, LSTM) and not optimized:
+    mapping("from_nnx", "weights", weights)
+    if isinstance(cell, LSTM) and "dense_i" not in weights:
         return _from_blocks("from_nnx", cell, weights, order, _nnx_lstm_shapes(cell, order))
     shapes = _nnx_dense_shapes(cell, order)
-    w = take("from_nnx", "weights", cell, _flat("from_nnx", weights), shapes)
+    w = take("from_nnx", "weights", cell, flatten(weights), shapes)
     kernel = w["dense_i.kernel"]
     zero = np.zeros(kernel.shape[1], kernel.dtype)
     bias = w["dense_h.bias" if isinstance(cell, LSTM) else "dense_i.bias"]
@@ -202,16 +203,11 @@ def _names(order: str, side: str, shapes: Mapping[str, tuple]) -> list[str]:
     return [name if f"{name}.kernel" in shapes else f"{name}_" for name in names]
 
 
-def _flat(owner: str, weights: Any) -> dict[str, Any]:
-    if not isinstance(weights, Mapping):
-        raise TypeError(f"{owner}: weights must be a dict of arrays; got {type(weights).__name__}.")
-    return flatten(weights, ".")
-
-
 def _from_blocks(
     owner: str, cell: Any, weights: Any, order: str, shapes: Mapping[str, tuple]
 ) -> Params:
-    w = take(owner, "weights", cell, _flat(owner, weights), shapes)
+    mapping(owner, "weights", weights)
+    w = take(owner, "weights", cell, flatten(weights), shapes)
 
     def side(letter: str) -> tuple[Tensor, Tensor]:
         names = _names(order, letter, shapes)
@@ -237,4 +233,4 @@ def _to_blocks(
         if f"{h}.bias" in shapes:
             sole = f"{i}.bias" not in shapes
             weights[f"{h}.bias"] = (blocks.bias if sole else blocks.recurrent_bias)[gate]
-    return contiguous(unflatten(weights, "."))
+    return contiguous(unflatten(weights))

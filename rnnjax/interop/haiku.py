@@ -22,6 +22,7 @@ from rnnjax.interop.weights import (
     from_params,
     gates,
     join,
+    mapping,
     split,
     take,
     to_params,
@@ -62,13 +63,10 @@ def from_haiku(cell: Cell, weights: Mapping[str, Any], name: str | None = None) 
         ((3, 32), True)
     """
     order = _order("from_haiku", cell)
-    if not isinstance(weights, Mapping):
-        raise TypeError(
-            f"from_haiku: weights must be a dict of dicts of arrays; got {type(weights).__name__}."
-        )
+    mapping("from_haiku", "weights", weights)
     name = NAMES[type(cell)] if name is None else name
     own = {k: v for k, v in weights.items() if k == name or str(k).startswith(f"{name}/")}
-    flat = flatten(own or weights, ".")
+    flat = flatten(own or weights)
     double_bias = f"{name}/linear_1.b" in flat
     shapes = _shapes(cell, order, name, double_bias)
     w = list(take("from_haiku", "weights", cell, flat, shapes).values())
@@ -124,7 +122,7 @@ def to_haiku(
     else:
         arrays = [kernel, bias, recurrent_kernel, zero][: 3 + double_bias]
     names = _shapes(cell, order, name, double_bias)
-    return contiguous(unflatten(dict(zip(names, arrays, strict=True)), "."))
+    return contiguous(unflatten(dict(zip(names, arrays, strict=True))))
 
 
 def _order(owner: str, cell: Cell) -> str:

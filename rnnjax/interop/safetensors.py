@@ -33,7 +33,7 @@ def save_safetensors(path: str | os.PathLike, params: Params) -> None:
         >>> jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, back))
         True
     """
-    flat = flatten(_as_dicts(params), ".")
+    flat = flatten(_as_dicts(params))
     for name, leaf in flat.items():
         if not hasattr(leaf, "dtype"):
             raise TypeError(f"save_safetensors: params must hold arrays only; got {name} = {leaf}.")
@@ -51,8 +51,11 @@ def load_safetensors(path: str | os.PathLike) -> Params:
 
     Raises:
         FileNotFoundError: when there is no such file.
+
+    Example:
+        That of ``save_safetensors``.
     """
-    return _as_tuples(unflatten(importlib.import_module("safetensors.flax").load_file(path), "."))
+    return _as_tuples(unflatten(importlib.import_module("safetensors.flax").load_file(path)))
 
 
 def _as_dicts(tree: Any) -> Any:

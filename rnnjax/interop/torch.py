@@ -19,6 +19,7 @@ from rnnjax.interop.weights import (
     contiguous,
     from_params,
     gates,
+    mapping,
     no_bias,
     take,
     to_params,
@@ -234,8 +235,8 @@ def _read(owner: str, directions: Directions, state: Any, prefix: str) -> tuple:
     """Return the params of each layer of each direction."""
     order = _order(owner, directions)
     cell: Any = directions[0][0]
-    if isinstance(state, Mapping):
-        state = {name: t for name, t in state.items() if str(name).startswith(prefix)}
+    mapping(owner, "state", state)
+    state = {name: t for name, t in state.items() if str(name).startswith(prefix)}
     bias = any("bias" in str(name) for name in state)
     places = [(k, d) for k in range(len(directions[0])) for d in range(len(directions))]
     wanted = {}

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from rnnjax import checks
-from rnnjax.array_typing import Params, PyTree
+from rnnjax.array_typing import Params
 from rnnjax.cell import Cell
 from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU, GRUResetBefore
@@ -61,6 +60,12 @@ def _mend(cell: Cell, form: Format) -> str:
     return " Weights of a wrapped cell are those of the cell inside."
 
 
+def mapping(owner: str, root: str, tensors: Any) -> None:
+    """Refuse anything but tensors by name."""
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"{owner}: {root} must be a dict of arrays; got {type(tensors).__name__}.")
+
+
 def take(
     owner: str, root: str, cell: Cell, tensors: Any, shapes: Mapping[str, tuple]
 ) -> dict[str, Tensor]:
@@ -70,8 +75,7 @@ def take(
         TypeError: when they are no mapping, or one is not floating point.
         ValueError: naming the first that is missing, superfluous or of another shape.
     """
-    if not isinstance(tensors, Mapping):
-        raise TypeError(f"{owner}: {root} must be a dict of arrays; got {type(tensors).__name__}.")
+    mapping(owner, root, tensors)
     for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(
@@ -142,9 +146,13 @@ def from_params(owner: str, cell: Cell, params: Params, order: str) -> Dense:
     return Dense(*(reorder(a, ours, order) for a in dense))
 
 
-def contiguous(tree: PyTree) -> PyTree:
+def contiguous(tree: Any) -> Any:
     """Return NumPy arrays of their own, stored row by row, as safetensors takes for granted."""
-    return jax.tree.map(lambda a: np.array(a, order="C"), tree)
+    if isinstance(tree, dict):
+        return {name: contiguous(entry) for name, entry in tree.items()}
+    if isinstance(tree, list):
+        return [contiguous(entry) for entry in tree]
+    return np.array(tree, order="C")
 
 
 def no_bias(owner: str, dense: Dense) -> None:
@@ -176,25 +184,22 @@ def join(blocks: Iterable[Tensor]) -> Tensor:
     return (jnp if traced else np).concatenate(blocks, axis=-1)
 
 
-def flatten(tree: Mapping, separator: str) -> dict[str, Any]:
-    """Return the leaves of nested mappings by their joined names."""
+def flatten(tree: Mapping) -> dict[str, Any]:
+    """Return the leaves of nested mappings by their names, joined with dots."""
     flat = {}
     for name, value in tree.items():
-        inner = flatten(value, separator) if isinstance(value, Mapping) else None
-        leaves = {str(name): value} if inner is None else _under(str(name), inner, separator)
-        flat |= leaves
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        else:
+            flat[str(name)] = value
     return flat
 
 
-def _under(name: str, leaves: dict[str, Any], separator: str) -> dict[str, Any]:
-    return {f"{name}{separator}{inner}": leaf for inner, leaf in leaves.items()}
-
-
-def unflatten(flat: Mapping[str, Any], separator: str) -> dict[str, Any]:
-    """Return nested dicts from joined names."""
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested dicts from names joined with dots."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
-        *outer, last = path.split(separator)
+        *outer, last = path.split(".")
         inner = tree
         for name in outer:
             inner = inner.setdefault(name, {})

@@ -6,9 +6,22 @@ give the same answer.
 
 from rnnjax import decoding, diagnostics, initializers, interop, testing
 from rnnjax.cell import Cell, Gated, GatedCell, Keyed, Operator, product
+from rnnjax.cells.conv_lstm import ConvLSTM
+from rnnjax.cells.ctrnn import CTRNN
 from rnnjax.cells.elman import Elman
-from rnnjax.cells.gru import GRU, GRUResetBefore
-from rnnjax.cells.lstm import LSTM, LSTMCarry
+from rnnjax.cells.gru import GRU, GRUResetBefore, LiGRU
+from rnnjax.cells.indrnn import IndRNN
+from rnnjax.cells.layer_norm import LayerNormGRU, LayerNormLSTM
+from rnnjax.cells.lstm import (
+    LSTM,
+    CoupledLSTM,
+    LSTMCarry,
+    MultiplicativeLSTM,
+    PeepholeLSTM,
+    ProjectedLSTM,
+)
+from rnnjax.cells.minimal import JANET, MGU, MinimalRNN
+from rnnjax.cells.slstm import SLSTM, SLSTMCarry
 from rnnjax.recurrence import Recurrence, Strategy
 from rnnjax.scan import initial_carry, scan, step, with_keys
 from rnnjax.strategies.auto import Auto
@@ -20,20 +33,35 @@ from rnnjax.wrappers import Residual, Stack, Wrapper, Zoneout
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "CTRNN",
     "GRU",
+    "JANET",
     "LSTM",
+    "MGU",
+    "SLSTM",
     "Auto",
     "Cell",
     "Chunked",
+    "ConvLSTM",
+    "CoupledLSTM",
     "Elman",
     "GRUResetBefore",
     "Gated",
     "GatedCell",
+    "IndRNN",
     "Keyed",
     "LSTMCarry",
+    "LayerNormGRU",
+    "LayerNormLSTM",
+    "LiGRU",
+    "MinimalRNN",
+    "MultiplicativeLSTM",
     "Operator",
+    "PeepholeLSTM",
+    "ProjectedLSTM",
     "Recurrence",
     "Residual",
+    "SLSTMCarry",
     "Sequential",
     "Stack",
     "Strategy",

@@ -28,7 +28,7 @@ def describe(value: Any) -> str:
     shown = []
     for field in dataclasses.fields(value):
         entry = getattr(value, field.name)
-        if field.default is dataclasses.MISSING:
+        if field.default is dataclasses.MISSING and not field.kw_only:
             shown.append(_describe_entry(entry))
         elif entry != field.default and not _same_dtype(entry, field.default):
             shown.append(f"{field.name}={_describe_entry(entry)}")
@@ -68,6 +68,19 @@ def number_or(owner: str, name: str, value: Any, kind: type) -> None:
     """Refuse anything but a number or an instance of ``kind``."""
     if not isinstance(value, int | float | kind):
         raise TypeError(f"{owner}: {name} must be a number or a {kind.__name__}; got {value!r}.")
+
+
+def number(owner: str, name: str, value: Any) -> None:
+    """Refuse anything but a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise TypeError(f"{owner}: {name} must be a finite number; got {value!r}.")
+
+
+def positive_number(owner: str, name: str, value: Any) -> None:
+    """Refuse anything but a finite number greater than zero."""
+    number(owner, name, value)
+    if value <= 0:
+        raise ValueError(f"{owner}: {name} must be greater than zero; got {value!r}.")
 
 
 def function(owner: str, name: str, value: Any) -> None:

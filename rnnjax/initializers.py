@@ -125,10 +125,45 @@ class Chrono:
         return jnp.log(spans)
 
 
+@dataclasses.dataclass(frozen=True)
+class GradientRange:
+    """Recurrent weights U[low^(1/T), high^(1/T)] of single units (Li et al. 2018).
+
+    A unit that sees itself alone, h_t = relu(a ⊙ h_{t−1} + u_t), multiplies a gradient by aᵀ over T
+    active steps; so what reaches the first step lies between ``low`` and ``high`` times it. Li et
+    al. take high = 2, and low = 0 in all layers but the last.
+
+    Raises:
+        ValueError: unless steps ≥ 1 and 0 ≤ low < high.
+
+    Example:
+        >>> import jax
+        >>> from rnnjax.initializers import GradientRange
+        >>> a = GradientRange(steps=784, low=0.5, high=2.0)(jax.random.key(0), (64,), "float32")
+        >>> bool((a**784 >= 0.499).all() and (a**784 <= 2.001).all())
+        True
+    """
+
+    steps: float = 1
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self):
+        if not (self.steps >= 1 and 0 <= self.low < self.high):
+            raise ValueError(
+                f"GradientRange: steps must be at least 1 and 0 ≤ low < high; got steps = "
+                f"{self.steps}, low = {self.low}, high = {self.high}."
+            )
+
+    def __call__(self, key: Key, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        low, high = (factor ** (1 / self.steps) for factor in (self.low, self.high))
+        return jax.random.uniform(key, tuple(shape), jnp.dtype(dtype), low, high)
+
+
 def per_gate(
-    initializer: Initializer, key: Key, shape: tuple[int, int], gates: int, dtype: DTypeLike
+    initializer: Initializer, key: Key, shape: tuple[int, ...], gates: int, dtype: DTypeLike
 ) -> Array:
-    """Draw one (rows, N) block a gate and put them side by side: (rows, gates · N).
+    """Draw one (…, N) block a gate and put them side by side: (…, gates · N).
 
     Fans and orthogonality belong to the block that one gate sees, not to the matrix that holds all.
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -30,6 +30,9 @@ TOLERANCE = {
     "bfloat16": 4e-2,
 }
 """By the dtype that computes: the largest difference allowed, as ``largest_difference`` has it."""
+
+FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""``compiler_options`` of ``jax.jit`` for a program that runs once: what takes time is compiling."""
 
 STRATEGIES: tuple[Strategy, ...] = (
     Sequential(),
@@ -108,6 +111,10 @@ def _difference(x: Any, y: Any) -> float:
     scale = max(0.1, float(np.abs(x).max()))
     difference = float(np.abs(x - y).max())
     return difference / scale if np.isfinite(difference) else float("inf")
+
+
+def _compile(function: Callable) -> Callable:
+    return jax.jit(function, compiler_options=FAST_COMPILATION)
 
 
 def _require(true: bool, message: str) -> None:
@@ -256,16 +263,19 @@ def random_like(key: Key, shapes: PyTree, leading: tuple[int, ...]) -> PyTree:
         >>> random_like(jax.random.key(0), jax.ShapeDtypeStruct((4,), "float32"), (2, 3)).shape
         (2, 3, 4)
     """
-    leaves, structure = jax.tree.flatten(shapes)
-    keys = jax.random.split(key, max(len(leaves), 1))
+    # By NumPy: jax.random would compile a program for every shape.
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
-    def draw(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-        if jnp.issubdtype(dtype, jnp.inexact):
-            return 0.5 * jax.random.normal(key, shape, dtype)
-        return jax.random.bernoulli(key, 0.6, shape).astype(dtype)
+    def draw(leaf: Any) -> Array:
+        shape = (*leading, *leaf.shape)
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return jnp.asarray(random.random(shape) < 0.6, leaf.dtype)
+        drawn = 0.5 * random.standard_normal(shape)
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            drawn = drawn + 0.5j * random.standard_normal(shape)
+        return jnp.asarray(drawn, leaf.dtype)
 
-    drawn = [draw(k, (*leading, *s.shape), s.dtype) for k, s in zip(keys, leaves, strict=False)]
-    return jax.tree.unflatten(structure, drawn)
+    return jax.tree.map(draw, shapes)
 
 
 def _check_pure(case: _Case) -> None:
@@ -273,7 +283,7 @@ def _check_pure(case: _Case) -> None:
     params, carry, x = case.row()
 
     one = functools.partial(one_step, case.cell)
-    plain, compiled = one(params, carry, x), jax.jit(one)(params, carry, x)
+    plain, compiled = one(params, carry, x), _compile(one)(params, carry, x)
     _require(
         largest_difference(plain, one(params, carry, x)) == 0.0,
         f"{case.name} must give the same step for the same arguments: it keeps state or draws "
@@ -282,7 +292,7 @@ def _check_pure(case: _Case) -> None:
     _require_close(
         plain, compiled, case.tolerance, f"{case.name} must step the same under jax.jit."
     )
-    gradients = jax.jit(jax.grad(lambda *row: _scalar(one(*row)), (0, 1, 2), allow_int=True))
+    gradients = _compile(jax.grad(lambda *row: _scalar(one(*row)), (0, 1, 2), allow_int=True))
     zero = jax.tree.map(lambda a: jnp.zeros_like(a) if _inexact(a) else a, x)
     for words, at in (("random inputs", x), ("x = 0", zero)):
         _require(_finite(one(params, carry, at)), f"{case.name} must be finite at {words}.")
@@ -452,39 +462,44 @@ def _run(case: _Case, xs: PyTree, strategy: Strategy) -> tuple:
         return _scalar(results), results
 
     gradients = jax.value_and_grad(both, argnums=(0, 1, 2, 3), has_aux=True, allow_int=True)
-    return jax.jit(gradients)(case.params, case.carry, xs, case.context)
+    return _compile(gradients)(case.params, case.carry, xs, case.context)
 
 
 def _check_parts(case: _Case) -> None:
     """Two parts, and T single steps, against the whole."""
-
-    def part(start: int, stop: int, carry: Carry) -> tuple[Carry, PyTree]:
-        xs, mask, resets = jax.tree.map(lambda a: a[start:stop], (case.xs, case.mask, case.resets))
-        return scan(
-            case.cell, case.params, xs, carry, mask=mask, resets=resets, context=case.context
-        )
-
-    def one(t: int, carry: Carry) -> tuple[Carry, PyTree]:
-        x, mask, reset = jax.tree.map(lambda a: a[t], (case.xs, case.mask, case.resets))
-        return step(case.cell, case.params, x, carry, mask=mask, reset=reset, context=case.context)
-
-    time, k = case.mask.shape[0], 3
-    whole = part(0, time, case.carry)
-    middle, early = part(0, k, case.carry)
-    last, late = part(k, time, middle)
-    joined = last, jax.tree.map(lambda *y: jnp.concatenate(y), early, late)
+    whole, joined, stepped = _compile(functools.partial(_in_parts, case))(case.xs)
     _require_close(
         whole,
         joined,
         case.tolerance,
         f"{case.name} must give the same in two parts as in one: all memory must be in the carry.",
     )
+    _require_close(whole, stepped, case.tolerance, f"{case.name} must give the same step by step.")
+
+
+def _in_parts(case: _Case, xs: PyTree) -> tuple[tuple, tuple, tuple]:
+    """Return (carry, ys) of one scan, of two scans and of T steps."""
+
+    def part(start: int, stop: int, carry: Carry) -> tuple[Carry, PyTree]:
+        some, mask, resets = jax.tree.map(lambda a: a[start:stop], (xs, case.mask, case.resets))
+        return scan(
+            case.cell, case.params, some, carry, mask=mask, resets=resets, context=case.context
+        )
+
+    def one(t: int, carry: Carry) -> tuple[Carry, PyTree]:
+        x, mask, reset = jax.tree.map(lambda a: a[t], (xs, case.mask, case.resets))
+        return step(case.cell, case.params, x, carry, mask=mask, reset=reset, context=case.context)
+
+    time, k = case.mask.shape[0], 3
+    middle, early = part(0, k, case.carry)
+    last, late = part(k, time, middle)
+    joined = last, jax.tree.map(lambda *y: jnp.concatenate(y), early, late)
     carry, ys = case.carry, []
     for t in range(time):
         carry, y = one(t, carry)
         ys.append(y)
     stepped = carry, jax.tree.map(lambda *y: jnp.stack(y), *ys)
-    _require_close(whole, stepped, case.tolerance, f"{case.name} must give the same step by step.")
+    return part(0, time, case.carry), joined, stepped
 
 
 def _dirty(case: _Case) -> PyTree:

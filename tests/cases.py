@@ -12,8 +12,8 @@ import numpy as np
 import rnnjax
 from rnnjax.array_typing import Array, Carry, InDim, Key, Params, PyTree
 from rnnjax.cell import feed, hand_down, one_step, with_context
-from rnnjax.checks import features
-from rnnjax.testing import random_like
+from rnnjax.checks import as_shapes, features
+from rnnjax.testing import FAST_COMPILATION, random_like
 
 T, B, D, N, S = 5, 4, 3, 5, 6
 """A prime number of steps; S is the length of the memory that attention reads."""
@@ -75,6 +75,20 @@ CELLS: dict[str, rnnjax.Cell] = {
     "lstm": rnnjax.LSTM(N),
     "gru": rnnjax.GRU(N),
     "gru_reset_before": rnnjax.GRUResetBefore(N),
+    "li_gru": rnnjax.LiGRU(N),
+    "layer_norm_gru": rnnjax.LayerNormGRU(N),
+    "mgu": rnnjax.MGU(N),
+    "janet": rnnjax.JANET(N),
+    "minimal_rnn": rnnjax.MinimalRNN(N),
+    "peephole_lstm": rnnjax.PeepholeLSTM(N),
+    "coupled_lstm": rnnjax.CoupledLSTM(N),
+    "projected_lstm": rnnjax.ProjectedLSTM(N, projection=2),
+    "layer_norm_lstm": rnnjax.LayerNormLSTM(N),
+    "multiplicative_lstm": rnnjax.MultiplicativeLSTM(N),
+    "conv_lstm": rnnjax.ConvLSTM(2, spatial_shape=(3, 4)),
+    "slstm": rnnjax.SLSTM(4, heads=2),
+    "indrnn": rnnjax.IndRNN(N),
+    "ctrnn": rnnjax.CTRNN(N, dt=0.7),
     "residual": rnnjax.Residual(rnnjax.GRU(D)),
     "zoneout": rnnjax.Zoneout(rnnjax.LSTM(N), rate=(0.3, 0.1)),
     "attend": Attend(rnnjax.Zoneout(rnnjax.LSTM(N)), memory=4),
@@ -83,6 +97,9 @@ CELLS: dict[str, rnnjax.Cell] = {
     ),
     "stack_residual": rnnjax.Stack((rnnjax.GRU(N), rnnjax.Zoneout(rnnjax.GRU(N))), residual=True),
 }
+
+IN_DIMS: dict[str, InDim] = {"conv_lstm": (3, 4, 2)}
+"""The shape of one input of the cells that do not read (D,)."""
 
 RUNNERS: dict[str, rnnjax.Strategy] = {
     "sequential": rnnjax.Sequential(),
@@ -131,19 +148,21 @@ class Case:
 @functools.cache
 def case(name: str, time: int = T) -> Case:
     """Draw the arguments of one cell of the table."""
-    return draw(CELLS[name], time)
+    return draw(CELLS[name], time, in_dim=IN_DIMS.get(name, D))
 
 
-def draw(cell: rnnjax.Cell, time: int = T, batch: int = B) -> Case:
-    """Draw generic arguments for a cell."""
+def draw(cell: rnnjax.Cell, time: int = T, batch: int = B, in_dim: InDim = D) -> Case:
+    """Draw generic arguments for a cell, params that ``init`` leaves at zero included."""
     keys = iter(jax.random.split(jax.random.key(20), 9))
-    xs = jax.random.normal(next(keys), (time, batch, D))
+    xs = random_like(next(keys), as_shapes(in_dim), (time, batch))
     noise = next(keys)
     lengths = jnp.array([0, 1, time, time // 2] * (batch // 4))
     mask = jax.random.bernoulli(next(keys), 0.8, (time, batch))
     valid = mask & (jnp.arange(time)[:, None] < lengths[None])
-    xs = jnp.where(valid[..., None], xs, jnp.nan)
-    params = cell.init(next(keys), D)
+    xs = jnp.where(jnp.expand_dims(valid, range(2, xs.ndim)), xs, jnp.nan)
+    params = random_like(
+        next(keys), jax.eval_shape(lambda key: cell.init(key, in_dim), jax.random.key(0)), ()
+    )
     shapes = cell.context_shapes()
     context = random_like(next(keys), shapes, (batch,)) if shapes else None
     row = {**params, "context": jax.tree.map(lambda a: a[0], context)}
@@ -175,7 +194,7 @@ def everything(c: Case, scan: Callable) -> tuple:
                 jax.tree.map(lambda a: a[start:stop], xs),
                 carry,
                 mask=c.mask[start:stop],
-                lengths=jnp.clip(c.lengths - start, 0, stop - start),
+                lengths=(c.lengths - start).clip(0, stop - start),
                 resets=c.resets[start:stop],
                 context=context,
                 **options,
@@ -280,6 +299,150 @@ def _gru_reset_before(
     return h, h
 
 
+def _layer_norm_gru(
+    cell: rnnjax.LayerNormGRU, p: Params, h: Array, x: Array
+) -> tuple[Array, Array]:
+    n = cell.size
+    from_x, from_h = (
+        p[f"s_{name}"]
+        * jnp.concatenate(
+            [_layer_norm(a @ p[f"w_{name}"][:, s]) for s in (slice(2 * n), slice(2 * n, None))]
+        )
+        for name, a in (("x", x), ("h", h))
+    )
+    from_x = from_x + p["b"]
+    reset, keep = _sigmoid(from_x + from_h)[:n], _sigmoid(from_x + from_h)[n : 2 * n]
+    new = jnp.tanh(from_x[2 * n :] + reset * (from_h[2 * n :] + p["b_hn"]))
+    h = (1 - keep) * new + keep * h
+    return h, h
+
+
+def _li_gru(cell: rnnjax.LiGRU, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
+    keep, new = (_affine(p, s, x, h) for s in _gates(cell.size, 2))
+    h = h + (1 - _sigmoid(keep)) * (jnp.maximum(new, 0) - h)
+    return h, h
+
+
+def _mgu(cell: rnnjax.MGU, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
+    f, n = _gates(cell.size, 2)
+    forget = _sigmoid(_affine(p, f, x, h))
+    new = jnp.tanh(x @ p["w_x"][:, n] + p["b"][n] + forget * (h @ p["w_h"][:, n] + p["b_hn"]))
+    h = h + forget * (new - h)
+    return h, h
+
+
+def _janet(cell: rnnjax.JANET, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
+    f, n = (_affine(p, s, x, h) for s in _gates(cell.size, 2))
+    h = _sigmoid(f) * h + (1 - _sigmoid(f - 1.0)) * jnp.tanh(n)
+    return h, h
+
+
+def _minimal_rnn(cell: rnnjax.MinimalRNN, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
+    z = jnp.tanh(x @ p["w_x"] + p["b"])
+    keep = _sigmoid(h @ p["w_h"] + z @ p["w_z"] + p["b_k"])
+    h = z + keep * (h - z)
+    return h, h
+
+
+def _peephole_lstm(cell: rnnjax.PeepholeLSTM, p: Params, carry: Any, x: Array) -> tuple[Any, Array]:
+    c, h = carry
+    z = [_affine(p, s, x, h) for s in _gates(cell.size, 4)]
+    p_i, p_f, p_o = (p["w_c"][s] for s in _gates(cell.size, 3))
+    c_new = _sigmoid(z[1] + p_f * c) * c + _sigmoid(z[0] + p_i * c) * jnp.tanh(z[2])
+    h = _sigmoid(z[3] + p_o * c_new) * jnp.tanh(c_new)
+    return rnnjax.LSTMCarry(c_new, h), h
+
+
+def _coupled_lstm(cell: rnnjax.CoupledLSTM, p: Params, carry: Any, x: Array) -> tuple[Any, Array]:
+    c, h = carry
+    f, g, o = (_affine(p, s, x, h) for s in _gates(cell.size, 3))
+    new = jnp.tanh(g)
+    c = new + _sigmoid(f) * (c - new)
+    h = _sigmoid(o) * jnp.tanh(c)
+    return rnnjax.LSTMCarry(c, h), h
+
+
+def _projected_lstm(
+    cell: rnnjax.ProjectedLSTM, p: Params, carry: Any, x: Array
+) -> tuple[Any, Array]:
+    carry, wide = _lstm(cell, p, carry, x)
+    h = wide @ p["w_p"]
+    return rnnjax.LSTMCarry(carry.c, h), h
+
+
+def _layer_norm_lstm(
+    cell: rnnjax.LayerNormLSTM, p: Params, carry: Any, x: Array
+) -> tuple[Any, Array]:
+    from_x, from_h = _layer_norm(x @ p["w_x"]), _layer_norm(carry.h @ p["w_h"])
+    z = p["s_x"] * from_x + p["s_h"] * from_h + p["b"]
+    i, f, g, o = (z[s] for s in _gates(cell.size, 4))
+    c = _sigmoid(f) * carry.c + _sigmoid(i) * jnp.tanh(g)
+    h = _sigmoid(o) * jnp.tanh(p["s_c"] * _layer_norm(c) + p["b_c"])
+    return rnnjax.LSTMCarry(c, h), h
+
+
+def _multiplicative_lstm(
+    cell: rnnjax.MultiplicativeLSTM, p: Params, carry: Any, x: Array
+) -> tuple[Any, Array]:
+    m = (x @ p["w_mx"]) * (carry.h @ p["w_mh"])
+    return _lstm(cell, p, rnnjax.LSTMCarry(carry.c, m), x)
+
+
+def _conv_lstm(cell: rnnjax.ConvLSTM, p: Params, carry: Any, x: Array) -> tuple[Any, Array]:
+    """Place by place: the window around it times the kernel, summed."""
+    z = _windows(x, 3) @ p["w_x"].reshape(-1, 4 * cell.size) + p["b"][None, None]
+    z = z + _windows(carry.h, 3) @ p["w_h"].reshape(-1, 4 * cell.size)
+    i, f, g, o = (z[..., s] for s in _gates(cell.size, 4))
+    c = _sigmoid(f) * carry.c + _sigmoid(i) * jnp.tanh(g)
+    h = _sigmoid(o) * jnp.tanh(c)
+    return rnnjax.LSTMCarry(c, h), h
+
+
+def _windows(image: Array, width: int) -> Array:
+    """Return the window around each place of an image (rows, columns, D), flattened."""
+    rows, columns, _ = image.shape
+    edge = width // 2
+    padded = jnp.pad(image, ((edge, edge), (edge, edge), (0, 0)))
+    shifts = [padded[r : r + rows, c : c + columns] for r in range(width) for c in range(width)]
+    return jnp.concatenate(shifts, axis=-1)
+
+
+def _slstm(cell: rnnjax.SLSTM, p: Params, carry: Any, x: Array) -> tuple[Any, Array]:
+    """The paper's c, n and m, made of the carry and turned into it again."""
+    k = cell.size // cell.heads
+    blocks = [carry.h[s] @ p["w_h"][head] for head, s in enumerate(_gates(k, cell.heads))]
+    r = [jnp.concatenate([block[s] for block in blocks]) for s in _gates(k, 4)]
+    u = x @ p["w_x"] + p["b"]
+    i, f, g, o = (u[s] + product for s, product in zip(_gates(cell.size, 4), r, strict=True))
+    log_f = -jnp.log1p(jnp.exp(-f))
+    m = jnp.maximum(log_f + carry.log_n, i)
+    n_before = jnp.exp(log_f + carry.log_n - m)
+    n = n_before + jnp.exp(i - m)
+    c = (n_before * carry.c + jnp.exp(i - m) * jnp.tanh(g)) / n
+    h = _sigmoid(o) * c
+    return rnnjax.SLSTMCarry(c, jnp.log(n) + m, h), h
+
+
+def _indrnn(cell: rnnjax.IndRNN, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
+    h = cell.activation(x @ p["w_x"] + p["b"] + p["a"] * h)
+    return h, h
+
+
+def _ctrnn(cell: rnnjax.CTRNN, p: Params, h: Array, x: Array) -> tuple[Array, Array]:
+    kept = jnp.exp(-cell.dt / jnp.exp(p["log_tau"]))
+    h = kept * h + (1 - kept) * jnp.tanh(x @ p["w_x"] + h @ p["w_h"] + p["b"])
+    return h, h
+
+
+def _affine(p: Params, gate: slice, x: Array, h: Array) -> Array:
+    return x @ p["w_x"][:, gate] + h @ p["w_h"][:, gate] + p["b"][gate]
+
+
+def _layer_norm(a: Array) -> Array:
+    centred = a - a.mean()
+    return centred / jnp.sqrt((centred**2).mean() + 1e-5)
+
+
 def _residual(cell: rnnjax.Residual, p: Params, h: Carry, x: PyTree) -> tuple[Carry, Array]:
     h, y = oracle_step(cell.cell, p, h, x)
     return h, y + (x.x if isinstance(x, rnnjax.Keyed) else x)
@@ -314,6 +477,20 @@ EQUATIONS: dict[type, Callable] = {
     rnnjax.LSTM: _lstm,
     rnnjax.GRU: _gru,
     rnnjax.GRUResetBefore: _gru_reset_before,
+    rnnjax.LiGRU: _li_gru,
+    rnnjax.LayerNormGRU: _layer_norm_gru,
+    rnnjax.MGU: _mgu,
+    rnnjax.JANET: _janet,
+    rnnjax.MinimalRNN: _minimal_rnn,
+    rnnjax.PeepholeLSTM: _peephole_lstm,
+    rnnjax.CoupledLSTM: _coupled_lstm,
+    rnnjax.ProjectedLSTM: _projected_lstm,
+    rnnjax.LayerNormLSTM: _layer_norm_lstm,
+    rnnjax.MultiplicativeLSTM: _multiplicative_lstm,
+    rnnjax.ConvLSTM: _conv_lstm,
+    rnnjax.SLSTM: _slstm,
+    rnnjax.IndRNN: _indrnn,
+    rnnjax.CTRNN: _ctrnn,
     rnnjax.Residual: _residual,
     rnnjax.Zoneout: _zoneout,
     rnnjax.Stack: _stack_of_cells,
@@ -339,10 +516,20 @@ def _stack(trees: list[PyTree]) -> PyTree:
 @functools.cache
 def oracle(name: str) -> tuple:
     """Return ``everything`` of a case in float64 by plain loops, as NumPy arrays."""
-    c = case(name)
     with jax.enable_x64(True):
-        wide = c.as_dtype("float64")
-        return jax.tree.map(_to_numpy, everything(wide, oracle_scan))
+        c = case(name).as_dtype("float64")
+        # What the loops ask about has to be at hand while they are traced.
+        asked = {key: np.asarray(getattr(c, key)) for key in ("mask", "lengths", "resets")}
+
+        def run(*arrays: PyTree) -> tuple:
+            names = ("params", "xs", "carry", "context")
+            return everything(
+                dataclasses.replace(c, **asked, **dict(zip(names, arrays, strict=True))),
+                oracle_scan,
+            )
+
+        compiled = jax.jit(run, compiler_options=FAST_COMPILATION)
+        return jax.tree.map(_to_numpy, compiled(c.params, c.xs, c.carry, c.context))
 
 
 def _to_numpy(a: Any) -> Any:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from rnnjax import checks
 from rnnjax.array_typing import Array, Params
 from rnnjax.cell import GatedCell
-from rnnjax.cells.dense import Dense
+from rnnjax.cells.dense import Dense, HiddenVector
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Elman(Dense, GatedCell):
+class Elman(HiddenVector, Dense, GatedCell):
     """The vanilla RNN (Elman 1990): h_t = φ(x_t W_x + h_{t−1} W_h + b).
 
     The output is h_t; y_t = W_hy h_t of the textbooks is a head outside the cell. Parameters:
@@ -33,22 +33,13 @@ class Elman(Dense, GatedCell):
 
     activation: Callable[[Array], Array] = jnp.tanh
 
-    gate_count: ClassVar[int] = 1
+    gate_order: ClassVar[str] = "h"
 
     def __post_init__(self):
         super().__post_init__()
         checks.function("Elman", "activation", self.activation)
 
-    def initial_carry(self, params: Params) -> Array:
-        """Return zeros (N,)."""
-        return self.zeros(params)
-
     def update(self, params: Params, carry: Array, u: Array, r: Array) -> Array:
         """Return φ(u + r)."""
         del params, carry
         return self.activation(u + r)
-
-    def readout(self, params: Params, carry: Array, u: Array) -> Array:
-        """Return h in the compute dtype."""
-        del u
-        return carry.astype(self.compute_dtype(params))

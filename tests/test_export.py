@@ -11,6 +11,7 @@ import pytest
 
 import rnnjax
 from rnnjax.testing import largest_difference
+from tests.cases import CELLS, case
 
 T, B, D, N = 7, 2, 3, 5
 CELL = rnnjax.Stack((rnnjax.LSTM(N), rnnjax.GRU(N)))
@@ -78,6 +79,13 @@ def test_a_new_process_computes_the_same_bits(trained, tmp_path):
     expected = jax.tree.leaves((carry, ys, step(xs[0], carry)))
     assert len(expected) == len(outputs.files)
     assert largest_difference(expected, [outputs[name] for name in outputs.files]) == 0
+
+
+def test_programs_with_any_carry_can_be_saved():
+    carries = {name: case(name).carry for name in CELLS}
+    exported = jax.export.export(jax.jit(lambda carries: carries))(carries)
+    back = jax.export.deserialize(exported.serialize())
+    assert back.out_tree == jax.tree.structure(carries)
 
 
 @pytest.mark.skipif(

@@ -92,12 +92,20 @@ CASES = {
     "wrapped": (
         lambda: interop.from_torch(rnnjax.Zoneout(LSTM), TORCH),
         ValueError,
-        "one of Elman, GRU, LSTM for weights of PyTorch; .*are those of the cell inside",
+        "one of Elman, GRU, LSTM, ProjectedLSTM for weights of PyTorch; .*of the cell inside",
     ),
     "unlike layers": (
         lambda: interop.from_torch(rnnjax.Stack((LSTM, GRU)), TORCH),
         ValueError,
         r"all layers must be alike, as PyTorch's are; got LSTM\(5\) and GRU\(5\)",
+    ),
+    "projection of another size": (
+        lambda: interop.from_torch(
+            rnnjax.ProjectedLSTM(N, projection=2),
+            {**TORCH, "weight_hh_l0": ones(20, 2), "weight_hr_l0": ones(3, 5)},
+        ),
+        ValueError,
+        r"state\['weight_hr_l0'\] must be \(2, 5\) for ProjectedLSTM\(5, projection=2\); got \(3, 5\)",
     ),
     "cell class": (
         lambda: interop.from_torch(rnnjax.LSTM, TORCH),
@@ -311,14 +319,6 @@ def test_no_peer_is_imported():
     assert found.stdout.decode().strip() == "[]"
 
 
-@pytest.fixture
-def compiled_quickly():
-    """Leave out optimisations: here compiling takes all the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 ADAPTED = {
     "linen": ("flax", lambda _: interop.LinenCell(nn.SimpleCell(N))),
     "nnx": ("flax", lambda _: interop.NNXCell(nnx.SimpleCell, N)),
@@ -328,7 +328,6 @@ ADAPTED = {
 
 
 @pytest.mark.parametrize("name", ADAPTED)
-@pytest.mark.usefixtures("compiled_quickly")
 def test_a_peers_cell_keeps_the_contract(name):
     package, build = ADAPTED[name]
     check_cell(build(pytest.importorskip(package)), jax.random.key(1), D)

@@ -15,7 +15,7 @@ from flax import nnx
 
 import rnnjax
 from rnnjax import interop
-from rnnjax.testing import largest_difference
+from rnnjax.testing import FAST_COMPILATION, largest_difference
 from tests.cases import scalar
 
 T, B, D, N = 6, 4, 3, 5
@@ -165,9 +165,8 @@ def test_values_and_gradients(name):
             result = run(weights, xs)
             return scalar(result), result
 
-        options = {"xla_backend_optimization_level": 0}
         gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-        return jax.jit(gradients, compiler_options=options)(weights, xs)
+        return jax.jit(gradients, compiler_options=FAST_COMPILATION)(weights, xs)
 
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         run_peer = peer()

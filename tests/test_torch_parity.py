@@ -3,6 +3,8 @@
 Outputs, carries and gradients, in PyTorch's own tensors and in the inputs, of packed batches.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +13,12 @@ import pytest
 
 import rnnjax
 from rnnjax import interop
-from rnnjax.testing import largest_difference
+from rnnjax.testing import FAST_COMPILATION, largest_difference
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 torch.set_num_threads(1)  # Its threads wait for each other where the CPU is shared.
 
-T, B, D, N = 9, 4, 3, 6
+T, B, D, N, P = 9, 4, 3, 6, 2
 LENGTHS = [9, 1, 5, 7]
 TOLERANCE = 2e-6
 
@@ -30,12 +32,11 @@ CELLS = {
     "gru": (rnnjax.GRU(N), torch.nn.GRU(D, N)),
     "gru_no_bias": (rnnjax.GRU(N), torch.nn.GRU(D, N, bias=False)),
     "lstm_2": (rnnjax.Stack((rnnjax.LSTM(N),) * 2), torch.nn.LSTM(D, N, num_layers=2)),
+    "lstm_projected": (
+        rnnjax.Stack((rnnjax.ProjectedLSTM(N, projection=P),) * 2),
+        torch.nn.LSTM(D, N, num_layers=2, proj_size=P),
+    ),
 }
-
-
-def compiled(function):
-    """Compile quickly: each program runs a few times only."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def state_of(module):
@@ -68,7 +69,7 @@ def run_ours(run, state, xs, weights):
         return sum(jnp.sum(a * w) for a, w in zip(values, weights, strict=True)), values
 
     gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)
-    (_, values), gradient = compiled(gradients)(state, xs)
+    (_, values), gradient = jax.jit(gradients, compiler_options=FAST_COMPILATION)(state, xs)
     return values, gradient
 
 
@@ -101,7 +102,9 @@ def test_values_and_gradients(name):
     cell, module = CELLS[name]
     state = state_of(module)
     layers = len(cell.layers() or (cell,))
-    xs, *weights = draw((T, B, D), (T, B, N), *((layers, B, N),) * (1 + ("lstm" in name)))
+    h = P if name == "lstm_projected" else N
+    carries = [(layers, B, h)] + [(layers, B, N)] * ("lstm" in name)
+    xs, *weights = draw((T, B, D), (T, B, h), *carries)
 
     def run(state, xs):
         params = interop.from_torch(cell, state)
@@ -181,7 +184,7 @@ def test_a_trained_model_goes_on_training(optax_promotion):
     shares = interop.from_torch_bidirectional(cells, cells, jax.tree.map(np.ones_like, state))
     adam = optax.adam(rate)
 
-    @compiled
+    @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
     def step(params, moments):
         def loss(params):
             return jnp.mean((run_both_ways(cells, params, jnp.asarray(xs))[0] - targets) ** 2)

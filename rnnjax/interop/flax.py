@@ -223,7 +223,7 @@ def _to_blocks(
     owner: str, cell: Any, params: Params, order: str, shapes: Mapping[str, tuple]
 ) -> dict[str, Any]:
     dense = from_params(owner, cell, params, order)
-    blocks = Dense(*(split(a, order) for a in dense))  # pyright: ignore[reportArgumentType]
+    blocks = Dense(*(split(a, order) for a in dense[:4]))
     weights = {}
     for gate, i, h in zip(order, *(_names(order, side, shapes) for side in "ih"), strict=True):
         weights |= {f"{i}.kernel": blocks.kernel[gate]}

@@ -113,7 +113,7 @@ def to_haiku(
     """
     order = _order("to_haiku", cell)
     name = NAMES[type(cell)] if name is None else name
-    kernel, recurrent_kernel, bias, zero = from_params("to_haiku", cell, params, order)
+    kernel, recurrent_kernel, bias, zero, _ = from_params("to_haiku", cell, params, order)
     if isinstance(cell, LSTM):
         bias = _on_gate(bias, order, "f", lambda b: b - np.ones(b.shape, b.dtype))
         arrays = [np.concatenate([kernel, recurrent_kernel]), bias]

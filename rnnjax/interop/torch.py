@@ -11,7 +11,7 @@ from rnnjax.array_typing import Params
 from rnnjax.cell import Cell
 from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU
-from rnnjax.cells.lstm import LSTM
+from rnnjax.cells.lstm import LSTM, ProjectedLSTM
 from rnnjax.interop.weights import (
     Dense,
     Format,
@@ -19,13 +19,14 @@ from rnnjax.interop.weights import (
     contiguous,
     from_params,
     gates,
+    hidden_size,
     mapping,
     no_bias,
     take,
     to_params,
 )
 
-TORCH = Format("PyTorch", {Elman: "h", LSTM: "ifgo", GRU: "rzn"})
+TORCH = Format("PyTorch", {Elman: "h", LSTM: "ifgo", ProjectedLSTM: "ifgo", GRU: "rzn"})
 
 
 def from_torch(cell: Cell, state: Mapping[str, Any], prefix: str = "") -> Params:
@@ -36,8 +37,8 @@ def from_torch(cell: Cell, state: Mapping[str, Any], prefix: str = "") -> Params
 
     Args:
         cell: ``Elman`` for ``torch.nn.RNN`` (``activation=jax.nn.relu`` for
-            ``nonlinearity="relu"``, which the weights do not tell), ``LSTM`` or ``GRU``; a
-            ``Stack`` of ``num_layers`` of them.
+            ``nonlinearity="relu"``, which the weights do not tell), ``LSTM``, ``ProjectedLSTM``
+            for ``proj_size``, or ``GRU``; a ``Stack`` of ``num_layers`` of them.
         state: the module's ``state_dict()``; arrays, or tensors that ``numpy.asarray`` takes.
         prefix: read the names that begin so, ``"encoder.rnn."``, and leave all others.
 
@@ -227,8 +228,10 @@ def _suffix(layer: int, direction: int) -> str:
 def _shapes(cell: Any, order: str, width: Any, bias: bool) -> dict[str, tuple]:
     """Return the shapes of one layer that reads ``width`` features."""
     rows = cell.size * len(order)
-    weights = {"weight_ih": (rows, width), "weight_hh": (rows, cell.size)}
-    return weights | ({"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {})
+    shapes = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size(cell))}
+    if isinstance(cell, ProjectedLSTM):
+        shapes["weight_hr"] = (cell.projection, cell.size)
+    return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {})
 
 
 def _read(owner: str, directions: Directions, state: Any, prefix: str) -> tuple:
@@ -241,7 +244,7 @@ def _read(owner: str, directions: Directions, state: Any, prefix: str) -> tuple:
     places = [(k, d) for k in range(len(directions[0])) for d in range(len(directions))]
     wanted = {}
     for k, d in places:
-        width = "D" if k == 0 else cell.size * len(directions)
+        width = "D" if k == 0 else hidden_size(cell) * len(directions)
         for name, shape in _shapes(cell, order, width, bias).items():
             wanted[prefix + name + _suffix(k, d)] = shape
     tensors = take(owner, "state", cell, state, wanted)
@@ -250,9 +253,11 @@ def _read(owner: str, directions: Directions, state: Any, prefix: str) -> tuple:
         def get(name: str) -> Tensor:
             return tensors[prefix + name + _suffix(k, d)]
 
-        zero = np.zeros(get("weight_ih").shape[0], get("weight_ih").dtype)
+        kernel, recurrent_kernel = get("weight_ih").T, get("weight_hh").T
+        zero = np.zeros(kernel.shape[1], kernel.dtype)
         biases = (get("bias_ih"), get("bias_hh")) if bias else (zero, zero)
-        return to_params(cell, Dense(get("weight_ih").T, get("weight_hh").T, *biases), order)
+        projection = get("weight_hr").T if isinstance(cell, ProjectedLSTM) else None
+        return to_params(cell, Dense(kernel, recurrent_kernel, *biases, projection), order)
 
     return tuple(
         tuple(layer(k, d) for k in range(len(cells))) for d, cells in enumerate(directions)
@@ -268,6 +273,8 @@ def _write(
         for d in range(len(directions)):
             dense = from_params(owner, cell, params[d][k], order)
             layer = {"weight_ih": dense.kernel.T, "weight_hh": dense.recurrent_kernel.T}
+            if dense.projection is not None:
+                layer["weight_hr"] = dense.projection.T
             if bias:
                 layer |= {"bias_ih": dense.bias, "bias_hh": dense.recurrent_bias}
             else:

@@ -10,24 +10,21 @@ from jax.core import Tracer
 from rnnjax import checks
 from rnnjax.array_typing import Params
 from rnnjax.cell import Cell
-from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU, GRUResetBefore
-from rnnjax.cells.lstm import LSTM
+from rnnjax.cells.lstm import ProjectedLSTM
 
 Tensor = Any
 """A NumPy array, or a traced one, so that conversions can be differentiated."""
-
-ORDERS = {Elman: "h", LSTM: "ifgo", GRU: "rzn", GRUResetBefore: "rzn"}
-"""The gates of each cell in the order of its params."""
 
 
 class Dense(NamedTuple):
     """The dense weights that every format stores in some way, all gates in one matrix."""
 
     kernel: Tensor  # (D, G·N)
-    recurrent_kernel: Tensor  # (N, G·N)
+    recurrent_kernel: Tensor  # (N, G·N), with a projection (P, G·N)
     bias: Tensor  # (G·N,), added to the input's product
     recurrent_bias: Tensor  # (G·N,), added to the recurrent product
+    projection: Tensor | None = None  # (N, P), of the hidden vector
 
 
 class Format(NamedTuple):
@@ -114,12 +111,19 @@ def _fits(shape: tuple, wanted: tuple) -> bool:
     return all(isinstance(want, str) or size == want for size, want in pairs)
 
 
-def to_params(cell: Cell, dense: Dense, order: str) -> Params:
+def hidden_size(cell: Any) -> int:
+    """Return the size of the hidden vector: N, or P of a projection."""
+    return cell.projection if isinstance(cell, ProjectedLSTM) else cell.size
+
+
+def to_params(cell: Any, dense: Dense, order: str) -> Params:
     """Return the params of a cell from dense weights whose gates stand in this order."""
     kernel, recurrent_kernel, bias, recurrent_bias = (
-        reorder(a, order, ORDERS[type(cell)]) for a in dense
+        reorder(a, order, cell.gate_order) for a in dense[:4]
     )
     params = {"w_x": kernel, "w_h": recurrent_kernel}
+    if dense.projection is not None:
+        params["w_p"] = dense.projection
     if isinstance(cell, GRU):
         gates = 2 * cell.size  # r and z; the recurrent bias of n stands inside r ⊙ (…).
         params["b"] = join([bias[:gates] + recurrent_bias[:gates], bias[gates:]])
@@ -130,20 +134,21 @@ def to_params(cell: Cell, dense: Dense, order: str) -> Params:
     return {name: jnp.array(a) for name, a in params.items()}
 
 
-def from_params(owner: str, cell: Cell, params: Params, order: str) -> Dense:
+def from_params(owner: str, cell: Any, params: Params, order: str) -> Dense:
     """Return a cell's params as dense weights whose gates stand in this order."""
-    n = cell.size  # pyright: ignore[reportAttributeAccessIssue]
-    ours = ORDERS[type(cell)]
+    n, ours = cell.size, cell.gate_order
     width = n * len(ours)
-    shapes: dict[str, tuple] = {"w_x": ("D", width), "w_h": (n, width), "b": (width,)}
+    shapes = {"w_x": ("D", width), "w_h": (hidden_size(cell), width), "b": (width,)}
     if isinstance(cell, GRU):
         shapes["b_hn"] = (n,)
+    if isinstance(cell, ProjectedLSTM):
+        shapes["w_p"] = (n, cell.projection)
     p = take(owner, "params", cell, params, shapes)
     recurrent_bias = np.zeros_like(p["b"])
     if isinstance(cell, GRU):
         recurrent_bias[2 * n :] = p["b_hn"]
-    dense = Dense(p["w_x"], p["w_h"], p["b"], recurrent_bias)
-    return Dense(*(reorder(a, ours, order) for a in dense))
+    gated = (p["w_x"], p["w_h"], p["b"], recurrent_bias)
+    return Dense(*(reorder(a, ours, order) for a in gated), projection=p.get("w_p"))
 
 
 def contiguous(tree: Any) -> Any:

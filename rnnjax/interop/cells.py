@@ -31,9 +31,8 @@ class PeerCell(Cell):
         Raises:
             ValueError: when the output is no leaf of the carry.
         """
-        carry_and_output = jax.make_jaxpr(self.call)(_own(params), carry, u).jaxpr.outvars
         leaves = jax.tree.leaves(carry)
-        *variables, output = carry_and_output
+        *variables, output = jax.make_jaxpr(self.call)(_own(params), carry, u).jaxpr.outvars
         if len(variables) != len(leaves) or output not in variables:
             raise ValueError(
                 f"{checks.describe(self)}: the output must be one array that is a leaf of the "

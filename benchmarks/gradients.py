@@ -106,10 +106,6 @@ class Subject(NamedTuple):
         return f"{self.implementation} {self.cell}, {self.strategy}"
 
 
-def _peer(cell: str, implementation: str, peer: peers.Peer) -> Subject:
-    return Subject(cell, DEFAULTS, lambda n: peers.PeerCell(n, peer), implementation)
-
-
 OURS = (
     Subject(RNN, GLOROT, lambda n: rnnjax.Elman(n, recurrent_kernel_init=GlorotUniform())),
     Subject(RNN, ORTHOGONAL, lambda n: rnnjax.Elman(n)),
@@ -124,12 +120,12 @@ OURS = (
     Subject(GRU, CHRONO, lambda n: rnnjax.GRU(n, update_bias=Chrono(T_MAX))),
 )
 PEERS = (
-    _peer(LSTM, "flax", peers.FLAX_LSTM),
-    _peer(LSTM, "haiku", peers.HAIKU_LSTM),
-    _peer(LSTM, "equinox", peers.EQUINOX_LSTM),
-    _peer(GRU, "flax", peers.FLAX_GRU),
-    _peer(GRU, "haiku", peers.HAIKU_GRU),
-    _peer(GRU, "equinox", peers.EQUINOX_GRU),
+    Subject(LSTM, DEFAULTS, lambda n: peers.flax(rnnjax.LSTM(n)), "flax"),
+    Subject(LSTM, DEFAULTS, lambda n: peers.haiku(rnnjax.LSTM(n)), "haiku"),
+    Subject(LSTM, DEFAULTS, lambda n: peers.equinox(rnnjax.LSTM(n)), "equinox"),
+    Subject(GRU, DEFAULTS, lambda n: peers.flax(rnnjax.GRU(n)), "flax"),
+    Subject(GRU, DEFAULTS, lambda n: peers.haiku(rnnjax.GRUResetBefore(n)), "haiku"),
+    Subject(GRU, DEFAULTS, lambda n: peers.equinox(rnnjax.GRU(n)), "equinox"),
 )
 SUBJECTS = OURS + PEERS
 TRAINED_NAMES = ((RNN, ORTHOGONAL), (LSTM, BIAS_1), (LSTM, CHRONO), (GRU, UPDATE_0))
@@ -154,6 +150,8 @@ def program(cell: Cell) -> Cell:
             return type(cell)(cell.size)
         case rnnjax.Elman():
             return rnnjax.Elman(cell.size, activation=cell.activation)
+        case peers.AsDrawn():
+            return cell.cell
         case _:
             return cell
 

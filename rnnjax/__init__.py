@@ -4,7 +4,7 @@ Write one step for one example; ``scan`` runs it over time and batch, in any of 
 give the same answer.
 """
 
-from rnnjax import decoding, diagnostics, initializers, testing
+from rnnjax import decoding, diagnostics, initializers, interop, testing
 from rnnjax.cell import Cell, Gated, GatedCell, Keyed, Operator, product
 from rnnjax.cells.conv_lstm import ConvLSTM
 from rnnjax.cells.ctrnn import CTRNN
@@ -72,6 +72,7 @@ __all__ = [
     "diagnostics",
     "initial_carry",
     "initializers",
+    "interop",
     "product",
     "scan",
     "step",

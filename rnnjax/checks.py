@@ -164,15 +164,16 @@ class Axes:
 
     def expected(self, row: Sequence[int | str] = ()) -> str:
         """Write the shape in symbols and numbers: ``(T, B, D) = (5, 2, 3)``."""
-        letters = _shape_text((*self.names, *_letters(len(row))))
-        return f"{letters} = {_shape_text((*self.sizes, *row))}"
+        letters = shape_text((*self.names, *_letters(len(row))))
+        return f"{letters} = {shape_text((*self.sizes, *row))}"
 
 
 def _letters(rank: int) -> tuple[str, ...]:
     return ("D",) if rank == 1 else tuple(f"D{k}" for k in range(1, rank + 1))
 
 
-def _shape_text(shape: Sequence[Any]) -> str:
+def shape_text(shape: Sequence[Any]) -> str:
+    """Write a shape whose entries are numbers or letters: ``(T, B, 3)``."""
     return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
 
 
@@ -237,7 +238,7 @@ def _wrong_rank(names: tuple[str, ...], leaves: list, rows: list, cell: Any) -> 
         rank = len(names) + len(row)
         if leaf.ndim == rank or (not row and leaf.ndim > rank):
             continue
-        letters = _shape_text((*names, *(row or ("…",))))
+        letters = shape_text((*names, *(row or ("…",))))
         missing = leaf.ndim == rank - 1
         variable = name.split(": ")[-1]
         index = "[:, None]" if names == ("T", "B") else "[None]"

@@ -20,6 +20,10 @@ class LSTMCarry(NamedTuple):
     h: Array
 
 
+# So that exported programs that take or return this carry can be saved.
+jax.export.register_namedtuple_serialization(LSTMCarry, serialized_name="rnnjax.LSTMCarry")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemoryCell(Dense):
     """What LSTMs share: a memory c and a hidden vector h; gates i, f, g, o; the output is h.

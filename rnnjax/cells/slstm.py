@@ -21,6 +21,10 @@ class SLSTMCarry(NamedTuple):
     h: Array
 
 
+# So that exported programs that take or return this carry can be saved.
+jax.export.register_namedtuple_serialization(SLSTMCarry, serialized_name="rnnjax.SLSTMCarry")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SLSTM(MemoryCell, GatedCell):
     """LSTM with exponential gates and a normaliser (sLSTM; Beck et al. 2024, xLSTM).

@@ -5,6 +5,7 @@ give the same answer.
 """
 
 from rnnjax import decoding, diagnostics, initializers, interop, testing
+from rnnjax.bidirectional import bidirectional, init_bidirectional
 from rnnjax.cell import Cell, Gated, GatedCell, Keyed, Operator, product
 from rnnjax.cells.conv_lstm import ConvLSTM
 from rnnjax.cells.ctrnn import CTRNN
@@ -68,8 +69,10 @@ __all__ = [
     "Unrolled",
     "Wrapper",
     "Zoneout",
+    "bidirectional",
     "decoding",
     "diagnostics",
+    "init_bidirectional",
     "initial_carry",
     "initializers",
     "interop",

@@ -146,7 +146,7 @@ def _run_layers(strategies: tuple, cells: Any, recurrence: Recurrence) -> tuple:
     key = inputs.x.key if isinstance(inputs.x, Keyed) else None
     y = inputs.x if key is None else inputs.x.x
     for k, (strategy, cell) in enumerate(zip(strategies, cells, strict=True)):
-        x = y if key is None else Keyed(y, _fold_in(key, k))
+        x = y if key is None else Keyed(y, fold_in(key, k))
         layer = recurrence.replace(
             cell=cell,
             params=hand_down(recurrence.params, recurrence.params["layers"][k]),
@@ -159,8 +159,8 @@ def _run_layers(strategies: tuple, cells: Any, recurrence: Recurrence) -> tuple:
     return tuple(carries), y
 
 
-def _fold_in(keys: Array, k: int) -> Array:
-    """Fold a layer's number into keys (T, B)."""
+def fold_in(keys: Array, k: int) -> Array:
+    """Fold a number into keys (T, B)."""
     return jax.vmap(jax.vmap(functools.partial(jax.random.fold_in, data=k)))(keys)
 
 

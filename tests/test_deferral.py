@@ -25,9 +25,7 @@ def gradient(cell, strategy=STRATEGY, argnums=(0, 1)):
 
 def arguments(cell, in_dim=D):
     shape = (T, B, *as_shapes(in_dim).shape)
-    return cell.init(jax.random.key(0), in_dim), jax.random.normal(
-        jax.random.key(1), (T, B, *x.shape)
-    )
+    return cell.init(jax.random.key(0), in_dim), jax.random.normal(jax.random.key(1), shape)
 
 
 def compiled_text(function, cell) -> str:

@@ -81,15 +81,9 @@ def by_layer(carries):
 
 
 def run_both_ways(cells, params, xs):
-    """Run layers in both directions, as torch does; return the outputs and carries by layer."""
-    carries = []
-    for k, cell in enumerate(cells):
-        ahead, back = (params[direction][k] for direction in ("forwards", "backwards"))
-        carry, ys = rnnjax.scan(cell, ahead, xs, lengths=jnp.array(LENGTHS))
-        carry_back, ys_back = rnnjax.scan(cell, back, xs, lengths=jnp.array(LENGTHS), reverse=True)
-        carries += [carry, carry_back]
-        xs = jnp.concatenate([ys, ys_back], axis=-1)
-    return xs, *by_layer(carries)
+    """Return the outputs, and the carries as torch orders them: by layer, forwards first."""
+    carries, ys = rnnjax.bidirectional(cells, cells, params, xs, lengths=jnp.array(LENGTHS))
+    return ys, *by_layer([carry for layer in zip(*carries, strict=True) for carry in layer])
 
 
 def draw(*shapes):

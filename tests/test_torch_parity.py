@@ -21,6 +21,7 @@ CELLS = {
         torch.nn.RNN(D, N, nonlinearity="relu"),
     ),
     "lstm": (rnnjax.LSTM(N), torch.nn.LSTM(D, N)),
+    "lstm_projected": (rnnjax.ProjectedLSTM(N, projection=2), torch.nn.LSTM(D, N, proj_size=2)),
     "gru": (rnnjax.GRU(N), torch.nn.GRU(D, N)),
 }
 
@@ -30,7 +31,8 @@ def to_torch(params):
     hidden_bias = np.zeros_like(params["b"])
     if "b_hn" in params:
         hidden_bias[-N:] = params["b_hn"]
-    return {
+    projection = {"weight_hr_l0": np.asarray(params["w_p"]).T} if "w_p" in params else {}
+    return projection | {
         "weight_ih_l0": np.asarray(params["w_x"]).T,
         "weight_hh_l0": np.asarray(params["w_h"]).T,
         "bias_ih_l0": np.asarray(params["b"]),
@@ -45,6 +47,8 @@ def from_torch(tensors, like):
         "w_h": tensors["weight_hh_l0"].T,
         "b": tensors["bias_ih_l0"],
     }
+    if "w_p" in like:
+        grads["w_p"] = tensors["weight_hr_l0"].T
     return grads | ({"b_hn": tensors["bias_hh_l0"][-N:]} if "b_hn" in like else {})
 
 
@@ -55,11 +59,12 @@ def test_values_and_gradients(name):
     params = cell.init(keys[0], D)
     params = {k: v + 0.1 * jax.random.normal(keys[1], v.shape) for k, v in params.items()}
     xs = jax.random.normal(keys[2], (T, B, D))
-    w_ys, w_h = jax.random.normal(keys[3], (T, B, N)), jax.random.normal(keys[4], (B, N))
+    width = getattr(cell, "projection", N)
+    w_ys, w_h = jax.random.normal(keys[3], (T, B, width)), jax.random.normal(keys[4], (B, width))
 
     def ours(params, xs):
         carry, ys = rnnjax.scan(cell, params, xs, lengths=jnp.array(LENGTHS))
-        h = carry.h if name == "lstm" else carry
+        h = carry.h if isinstance(carry, rnnjax.LSTMCarry) else carry
         return jnp.sum(ys * w_ys) + jnp.sum(h * w_h), (h, ys)
 
     (_, values), gradients = jax.value_and_grad(ours, (0, 1), has_aux=True)(params, xs)
@@ -71,7 +76,7 @@ def test_values_and_gradients(name):
     packed = torch.nn.utils.rnn.pack_padded_sequence(their_xs, LENGTHS, enforce_sorted=False)
     packed_ys, last = peer(packed)
     their_ys, _ = torch.nn.utils.rnn.pad_packed_sequence(packed_ys, total_length=T)
-    their_h = (last[0] if name == "lstm" else last)[0]
+    their_h = (last[0] if isinstance(last, tuple) else last)[0]
     loss = (their_ys * torch.tensor(np.asarray(w_ys))).sum()
     loss = loss + (their_h * torch.tensor(np.asarray(w_h))).sum()
     peer.zero_grad()

@@ -109,6 +109,41 @@ def test_linen(name):
     compare(lambda p, x: ours(cell, p, x), theirs, params, xs)
 
 
+def linen_conv_lstm(p):
+    """Gates in Flax's order i, g, f, o; Flax adds 1 to f in the step."""
+
+    def reorder(a):
+        i, f, g, o = jnp.split(a, 4, -1)
+        return jnp.concatenate([i, g, f, o], -1)
+
+    one = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), N)
+    return {
+        "ih": {"kernel": reorder(p["w_x"]), "bias": reorder(p["b"] - one)},
+        "hh": {"kernel": reorder(p["w_h"]), "bias": jnp.zeros_like(p["b"])},
+    }
+
+
+def test_linen_conv_lstm():
+    cell = rnnjax.ConvLSTM(N, spatial_shape=(4, 3))
+    k_params, k_xs = jax.random.split(jax.random.key(3))
+    params, xs = cell.init(k_params, (4, 3, D)), jax.random.normal(k_xs, (2, 2, 4, 3, D))
+    peer = nn.ConvLSTMCell(N, kernel_size=(3, 3))
+
+    def theirs(params, xs):
+        variables = {"params": linen_conv_lstm(params)}
+        carry, ys = (jnp.zeros((2, 4, 3, N)),) * 2, []
+        for x in xs:
+            carry, y = peer.apply(variables, carry, x)
+            ys.append(y)
+        return tuple(carry), jnp.stack(ys)
+
+    def ours(params, xs):
+        carry, ys = rnnjax.scan(cell, params, xs)
+        return tuple(carry), ys
+
+    compare(ours, theirs, params, xs)
+
+
 @pytest.mark.parametrize("name", NNX)
 def test_nnx(name):
     cell, peer, convert = NNX[name]

@@ -37,10 +37,11 @@ FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expen
 STRATEGIES: tuple[Strategy, ...] = (
     Sequential(),
     Sequential(hoist=True),
+    Sequential(defer=True),
     Unrolled(),
     Chunked(),
 )
-"""One of every strategy that runs a cell itself, the reference first."""
+"""The ways of running a cell, the reference first."""
 
 
 class ContractError(AssertionError):
@@ -191,7 +192,7 @@ def _check_carry(cell: Cell, params: Params, in_dim: InDim) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """A cell with generic arrays: T = 7 steps of B = 3 rows, some of them masked, some reset."""
+    """A cell with generic arrays: T = 5 steps of B = 3 rows, some of them masked, some reset."""
 
     cell: Cell
     params: Params
@@ -204,7 +205,7 @@ class _Case:
 
     @classmethod
     def draw(cls, cell: Cell, params: Params, key: Key, x: PyTree) -> "_Case":
-        time, batch = 7, 3
+        time, batch = 5, 3
         k_x, k_carry, k_mask, k_resets, k_context, k_noise = jax.random.split(key, 6)
         shapes = cell.context_shapes()
         context = random_like(k_context, shapes, (batch,)) if shapes else None
@@ -490,7 +491,7 @@ def _in_parts(case: _Case, xs: PyTree) -> tuple[tuple, tuple, tuple]:
         x, mask, reset = jax.tree.map(lambda a: a[t], (xs, case.mask, case.resets))
         return step(case.cell, case.params, x, carry, mask=mask, reset=reset, context=case.context)
 
-    time, k = case.mask.shape[0], 3
+    time, k = case.mask.shape[0], 2
     middle, early = part(0, k, case.carry)
     last, late = part(k, time, middle)
     joined = last, jax.tree.map(lambda *y: jnp.concatenate(y), early, late)

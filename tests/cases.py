@@ -101,6 +101,13 @@ CELLS: dict[str, rnnjax.Cell] = {
 IN_DIMS: dict[str, InDim] = {"conv_lstm": (3, 4, 2)}
 """The shape of one input of the cells that do not read (D,)."""
 
+CONTRACT = (
+    "li_gru", "layer_norm_gru", "mgu", "janet", "minimal_rnn", "peephole_lstm", "coupled_lstm",
+    "projected_lstm", "layer_norm_lstm", "multiplicative_lstm", "conv_lstm", "slstm", "indrnn",
+    "ctrnn",
+)  # fmt: skip
+"""Held to the oracle under ``Sequential()`` alone: ``check_cell`` holds every strategy to that."""
+
 RUNNERS: dict[str, rnnjax.Strategy] = {
     "sequential": rnnjax.Sequential(),
     "sequential_hoist": rnnjax.Sequential(hoist=True),

@@ -9,7 +9,7 @@ import rnnjax
 from rnnjax import initializers
 from rnnjax.checks import describe
 from rnnjax.testing import largest_difference
-from tests.cases import CELLS, case
+from tests.cases import CELLS, IN_DIMS, case
 
 KEY = jax.random.key(0)
 BLOCKS = {"i": slice(0, 8), "f": slice(8, 16), "g": slice(16, 24), "o": slice(24, 32)}
@@ -37,6 +37,109 @@ def test_update_bias_writes_the_z_block_alone(kind):
     assert chrono[8:16].any()
     assert not chrono[:8].any()
     assert not chrono[16:].any()
+
+
+@pytest.mark.parametrize(
+    ("cell", "block"),
+    [
+        (rnnjax.CoupledLSTM(8, forget_bias=2.0), slice(0, 8)),
+        (rnnjax.JANET(8, forget_bias=2.0), slice(0, 8)),
+        (rnnjax.LiGRU(8, update_bias=2.0), slice(0, 8)),
+        (rnnjax.LayerNormGRU(8, update_bias=2.0), slice(8, 16)),
+        (rnnjax.SLSTM(8, forget_bias=2.0), slice(8, 16)),
+    ],
+)
+def test_the_bias_of_the_gate_that_keeps(cell, block):
+    b = cell.init(KEY, 3)["b"]
+    assert (b[block] == 2.0).all()
+    assert b.sum() == 16.0
+
+
+def test_chrono_needs_no_input_gate():
+    b = rnnjax.CoupledLSTM(8, forget_bias=initializers.Chrono(100)).init(KEY, 3)["b"]
+    assert (b[:8] > 0).all()
+    assert not b[8:].any()
+
+
+def test_without_peepholes_it_is_an_lstm():
+    lstm, peephole = rnnjax.LSTM(8), rnnjax.PeepholeLSTM(8)
+    params = peephole.init(KEY, 3)
+    assert not params["w_c"].any()
+    xs = jax.random.normal(KEY, (4, 2, 3))
+    found, expected = (rnnjax.scan(cell, params, xs) for cell in (peephole, lstm))
+    assert largest_difference(found, expected) < 1e-6
+
+
+def test_time_constants_are_drawn_between_their_limits():
+    log_tau = rnnjax.CTRNN(400, tau=(5.0, 100.0)).init(KEY, 3)["log_tau"]
+    assert np.log(5.0) <= float(log_tau.min()) < 1.7
+    assert 4.5 < float(log_tau.max()) <= np.log(100.0)
+
+
+def test_a_unit_of_a_ctrnn_relaxes_exactly_with_its_time_constant():
+    cell = rnnjax.CTRNN(3, dt=0.5, tau=2.0)
+    params = jax.tree.map(jnp.zeros_like, cell.init(KEY, 2)) | {
+        "log_tau": jnp.log(jnp.full(3, 2.0))
+    }
+    h, _ = rnnjax.scan(cell, params, jnp.zeros((4, 1, 2)), jnp.ones((1, 3)))
+    np.testing.assert_allclose(h, np.full((1, 3), np.exp(-4 * 0.5 / 2.0)), rtol=1e-6)
+
+
+def test_the_first_step_of_an_slstm_reads_its_own_input_alone():
+    cell = rnnjax.SLSTM(4, heads=2)
+    params = cell.init(KEY, 3)
+    x = jax.random.normal(KEY, (1, 1, 3))
+    carry, _ = rnnjax.scan(cell, params, x)
+    i, _, g, _ = jnp.split(x[0] @ params["w_x"] + params["b"][None], 4, axis=-1)
+    np.testing.assert_allclose(carry.c, jnp.tanh(g), rtol=1e-5)
+    np.testing.assert_allclose(carry.log_n, i, rtol=1e-5)
+
+
+def test_exponential_gates_of_an_slstm_do_not_overflow():
+    cell = rnnjax.SLSTM(4)
+    params = cell.init(KEY, 3)
+    params["w_x"] = 1000.0 * params["w_x"]
+    carry, ys = rnnjax.scan(cell, params, jax.random.normal(KEY, (20, 2, 3)))
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in (*carry, ys))
+    assert bool((jnp.abs(ys) <= 1).all())
+
+
+@pytest.mark.parametrize("spatial_shape", [4, (3, 2, 2)])
+def test_conv_lstm_in_one_and_three_dimensions(spatial_shape):
+    """One place, the last, sees no more than its window."""
+    cell = rnnjax.ConvLSTM(2, spatial_shape=spatial_shape, kernel_size=3)
+    shape = cell.image
+    params = cell.init(KEY, (*shape, 3))
+    xs = jax.random.normal(KEY, (1, 1, *shape, 3))
+    other = xs.at[:, :, 0].add(1.0)
+    (_, ys), (_, moved) = (rnnjax.scan(cell, params, x) for x in (xs, other))
+    assert ys.shape == (1, 1, *shape, 2)
+    changed = np.abs(np.asarray(ys - moved)).max(axis=tuple(range(3, ys.ndim)))[0, 0] > 0
+    assert changed.tolist() == [True, True] + [False] * (shape[0] - 2)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        rnnjax.ConvLSTM(2, spatial_shape=(3, 2), dtype="bfloat16"),
+        rnnjax.ProjectedLSTM(4, projection=2, dtype="bfloat16"),
+        rnnjax.SLSTM(4, heads=2, dtype="bfloat16"),
+        rnnjax.LayerNormLSTM(4, dtype="bfloat16"),
+        rnnjax.MinimalRNN(4, dtype="bfloat16"),
+    ],
+)
+def test_products_in_half_precision_keep_a_wide_carry(cell):
+    in_dim = (3, 2, 3) if isinstance(cell, rnnjax.ConvLSTM) else (3,)
+    params = cell.init(KEY, in_dim)
+    xs = jax.random.normal(KEY, (2, 1, *in_dim))
+
+    def loss(params):
+        carry, ys = rnnjax.scan(cell, params, xs)
+        return jnp.sum(ys.astype(float)), (carry, ys)
+
+    gradients, (carry, ys) = jax.grad(loss, has_aux=True)(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves((carry, gradients))} == {jnp.dtype("float32")}
+    assert ys.dtype == jnp.bfloat16
 
 
 def test_chrono_spreads_memory_spans_evenly():
@@ -70,13 +173,26 @@ def test_an_irnn_starts_as_the_identity():
         ("gru_reset_before", {"r", "z"}),
         ("zoneout", {"i", "f", "o"}),
         ("elman", set()),
+        ("li_gru", {"z"}),
+        ("layer_norm_gru", {"r", "z"}),
+        ("mgu", {"f"}),
+        ("janet", {"f"}),
+        ("minimal_rnn", {"k"}),
+        ("peephole_lstm", {"i", "f", "o"}),
+        ("coupled_lstm", {"f", "o"}),
+        ("projected_lstm", {"i", "f", "o"}),
+        ("layer_norm_lstm", {"i", "f", "o"}),
+        ("multiplicative_lstm", {"i", "f", "o"}),
+        ("conv_lstm", {"i", "f", "o"}),
+        ("slstm", {"i", "f", "o"}),
         ("stack_residual", {"0.r", "0.z", "1.r", "1.z"}),
     ],
 )
 def test_gates_are_activations_by_name(cell, names):
     c = case(cell)
     carry = jax.tree.map(lambda a: a[0], c.carry)
-    gates = c.cell.gates(c.params, carry, c.cell.encode(c.params, jnp.ones((3,))))
+    x = jnp.ones(IN_DIMS.get(cell, (3,)))
+    gates = c.cell.gates(c.params, carry, c.cell.encode(c.params, x))
     assert set(gates) == names
     assert all(((g > 0) & (g < 1)).all() for g in gates.values())
 

@@ -16,6 +16,7 @@ LSTM = rnnjax.LSTM(5)
 PARAMS = LSTM.init(jax.random.key(0), 3)
 XS = jnp.ones((7, 4, 3))
 CARRY = rnnjax.LSTMCarry(jnp.zeros((4, 5)), jnp.zeros((4, 5)))
+CONV_LSTM = rnnjax.ConvLSTM(2, spatial_shape=(4, 5))
 STACK = rnnjax.Stack((LSTM, rnnjax.GRU(5)))
 ATTEND = Attend(rnnjax.GRU(5), 4)
 CONTEXT = {"memory": jnp.ones((4, 6, 4)), "memory_mask": jnp.ones((4, 6), bool)}
@@ -274,6 +275,60 @@ CASES = {
         lambda: rnnjax.GRU(5, param_dtype=None),
         TypeError,
         "param_dtype must be a dtype",
+    ),
+    "projection": (
+        lambda: rnnjax.ProjectedLSTM(8, projection=8),
+        ValueError,
+        r"projection must be smaller than size = 8.*got 8. Without one: rnnjax.LSTM\(8\)",
+    ),
+    "heads": (
+        lambda: rnnjax.SLSTM(10, heads=4),
+        ValueError,
+        "heads must divide size = 10; got 4. Use 2 heads",
+    ),
+    "spatial shape": (
+        lambda: rnnjax.ConvLSTM(2, spatial_shape=(2, 2, 2, 2)),
+        ValueError,
+        "spatial_shape must have one, two or three dimensions",
+    ),
+    "kernel size": (
+        lambda: rnnjax.ConvLSTM(2, spatial_shape=(4, 4), kernel_size=(3,)),
+        ValueError,
+        r"kernel_size must be one number or 2, .*got \(3,\)",
+    ),
+    "image in_dim": (
+        lambda: CONV_LSTM.init(jax.random.key(0), 3),
+        ValueError,
+        r"in_dim must be \(\*spatial_shape, D\).*spatial_shape = \(4, 5\); got 3",
+    ),
+    "image of another size": (
+        lambda: CONV_LSTM.init(jax.random.key(0), (4, 4, 3)),
+        ValueError,
+        r"spatial_shape = \(4, 5\); got \(4, 4, 3\)",
+    ),
+    "images of another rank": (
+        lambda: scan(
+            jnp.ones((7, 4, 4, 3)),
+            cell=CONV_LSTM,
+            params=CONV_LSTM.init(jax.random.key(0), (4, 5, 3)),
+        ),
+        ValueError,
+        r"xs must be \(T, B, 4, 5, 3\) for ConvLSTM\(2, spatial_shape=\(4, 5\).*\(7, 4, 4, 3\)",
+    ),
+    "dt": (lambda: rnnjax.CTRNN(4, dt=0.0), ValueError, "dt must be greater than zero; got 0.0"),
+    "tau": (lambda: rnnjax.CTRNN(4, tau=(-1, 2)), ValueError, "tau must be greater than zero"),
+    "tau reversed": (lambda: rnnjax.CTRNN(4, tau=(3, 2)), ValueError, r"a pair \(low, high\)"),
+    "tau of three": (lambda: rnnjax.CTRNN(4, tau=(1, 2, 3)), ValueError, "one number or a pair"),
+    "tau of words": (lambda: rnnjax.CTRNN(4, tau="slow"), TypeError, "tau must be a finite number"),
+    "epsilon": (
+        lambda: rnnjax.LayerNormLSTM(4, epsilon=0.0),
+        ValueError,
+        "epsilon must be greater than zero",
+    ),
+    "gradient range": (
+        lambda: initializers.GradientRange(10, low=2.0, high=1.0),
+        ValueError,
+        "0 ≤ low < high",
     ),
     "memory": (lambda: rnnjax.Auto(memory_bytes=0), ValueError, "memory_bytes must be at least 1"),
     "rate": (lambda: rnnjax.Zoneout(LSTM, rate=1.0), ValueError, r"probability in \[0, 1\)"),

@@ -183,3 +183,42 @@ def test_params_come_back(name):
     allowed = 1e-7 if name == "haiku lstm" else 0.0
     assert jax.tree.structure(back) == jax.tree.structure(params)
     assert largest_difference(params, back) <= allowed
+
+
+def linen_conv_lstm(params):
+    """Gates in Flax's order i, g, f, o; Flax adds 1 to f in the step."""
+
+    def reorder(a):
+        i, f, g, o = jnp.split(a, 4, -1)
+        return jnp.concatenate([i, g, f, o], -1)
+
+    one = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), N)
+    return {
+        "ih": {"kernel": reorder(params["w_x"]), "bias": reorder(params["b"] - one)},
+        "hh": {"kernel": reorder(params["w_h"]), "bias": jnp.zeros_like(params["b"])},
+    }
+
+
+def test_linen_conv_lstm():
+    """Its weights are no case of ``interop``, so they are mapped here."""
+    cell, peer = rnnjax.ConvLSTM(N, spatial_shape=(4, 3)), nn.ConvLSTMCell(N, kernel_size=(3, 3))
+    params = cell.init(jax.random.key(3), (4, 3, D))
+    xs = jax.random.normal(jax.random.key(4), (2, 2, 4, 3, D))
+
+    def theirs(params, xs):
+        variables = {"params": linen_conv_lstm(params)}
+        carry, ys = (jnp.zeros((2, 4, 3, N)),) * 2, []
+        for x in xs:
+            carry, y = peer.apply(variables, carry, x)
+            ys.append(y)
+        return tuple(carry), jnp.stack(ys)
+
+    def ours(params, xs):
+        carry, ys = rnnjax.scan(cell, params, xs)
+        return tuple(carry), ys
+
+    def of(run):
+        gradients = jax.value_and_grad(lambda *a: (scalar(run(*a)), run(*a)), (0, 1), has_aux=True)
+        return jax.jit(gradients, compiler_options=FAST_COMPILATION)(params, xs)
+
+    assert largest_difference(of(theirs), of(ours)) < TOLERANCE

@@ -54,6 +54,10 @@ class CTRNN(HiddenVector, Dense, GatedCell):
         super().__post_init__()
         checks.function("CTRNN", "activation", self.activation)
         checks.positive_number("CTRNN", "dt", self.dt)
+        if len(self.tau_range) != 2:
+            raise ValueError(
+                f"CTRNN: tau must be one number or a pair (low, high); got {self.tau}."
+            )
         low, high = self.tau_range
         checks.positive_number("CTRNN", "tau", low)
         checks.positive_number("CTRNN", "tau", high)

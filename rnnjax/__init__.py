@@ -10,12 +10,25 @@ from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU, GRUResetBefore
 from rnnjax.cells.lstm import LSTM, LSTMCarry
 from rnnjax.recurrence import Recurrence, Strategy
-from rnnjax.scan import initial_carry, scan, step, with_keys
+from rnnjax.scan import initial_carry, scan, sequence_noise, step, with_keys
 from rnnjax.strategies.auto import Auto
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.sequential import Sequential
 from rnnjax.strategies.unrolled import Unrolled
-from rnnjax.wrappers import Residual, Stack, Wrapper, Zoneout
+from rnnjax.wrappers import (
+    Dropout,
+    DropoutMasks,
+    Highway,
+    LearntCarry,
+    OutputAndCarry,
+    Residual,
+    Stack,
+    VariationalDropout,
+    WithCarry,
+    Wrapper,
+    Zoneout,
+    drop_connect,
+)
 
 __version__ = "0.1.0.dev0"
 
@@ -25,27 +38,36 @@ __all__ = [
     "Auto",
     "Cell",
     "Chunked",
+    "Dropout",
+    "DropoutMasks",
     "Elman",
     "GRUResetBefore",
     "Gated",
     "GatedCell",
+    "Highway",
     "Keyed",
     "LSTMCarry",
+    "LearntCarry",
     "Operator",
+    "OutputAndCarry",
     "Recurrence",
     "Residual",
     "Sequential",
     "Stack",
     "Strategy",
     "Unrolled",
+    "VariationalDropout",
+    "WithCarry",
     "Wrapper",
     "Zoneout",
     "decoding",
     "diagnostics",
+    "drop_connect",
     "initial_carry",
     "initializers",
     "product",
     "scan",
+    "sequence_noise",
     "step",
     "testing",
     "with_keys",

@@ -88,6 +88,10 @@ class Options:
     """Share of a row's hidden units that the head does not see, the same ones all along a chunk."""
     embedding_dropout: float = 0.0
     """Share of a row's input features that are dropped, likewise."""
+    recurrent_dropout: float = 0.0
+    """Share of a row's hidden units that the next step does not see, likewise."""
+    drop_connect: float = 0.0
+    """Share of the recurrent kernels' entries that are dropped, the same ones all along a chunk."""
     average: float | None = None
     """Decay of an exponential moving average of the parameters, which is then what is kept."""
     batch: int = 32
@@ -161,6 +165,7 @@ class LanguageModel(nn.Module):
     tied: bool
     dropout: float
     embedding_dropout: float
+    drop_connect: float
 
     def setup(self) -> None:
         """Make the layers and bind the cell's parameters."""
@@ -176,7 +181,7 @@ class LanguageModel(nn.Module):
         self.drop_output = nn.Dropout(self.dropout, broadcast_dims=(0,))
         # Bound here, because Linen freezes a dict that becomes an attribute.
         params = self.param("rnn", self.cell.init, self.embedding)
-        self.scan = functools.partial(rnnjax.scan, self.cell, params, strategy=self.strategy)
+        self.scan = functools.partial(self.read, params)
         self.step = functools.partial(rnnjax.step, self.cell, params)
 
     def __call__(
@@ -184,8 +189,20 @@ class LanguageModel(nn.Module):
     ) -> tuple[Any, jax.Array]:
         """Read tokens (T, B): the carry after them, and logits (T, B, V)."""
         xs = self.drop_input(self.embed(tokens), deterministic=not noise)
-        carry, ys = self.scan(xs, carry, resets=resets)
+        carry, ys = self.scan(xs, carry, resets, noise)
         return carry, self.logits(self.drop_output(ys, deterministic=not noise))
+
+    def read(
+        self, params: Any, xs: jax.Array, carry: Any, resets: jax.Array, noise: bool
+    ) -> tuple[Any, jax.Array]:
+        """Run the recurrence, with noise on hidden units and recurrent kernels where asked for."""
+        context = None
+        if noise:
+            k_units, k_kernels = jax.random.split(self.make_rng("dropout"))
+            context = rnnjax.sequence_noise(k_units, self.cell, params, xs.shape[1])
+            params = rnnjax.drop_connect(k_kernels, params, self.drop_connect)
+        options = {"resets": resets, "context": context, "strategy": self.strategy}
+        return rnnjax.scan(self.cell, params, xs, carry, **options)
 
     def read_one(self, carry: Any, token: jax.Array, reset: jax.Array) -> tuple[Any, jax.Array]:
         """Read one token (B,): the carry after it, and logits (B, V)."""
@@ -199,16 +216,24 @@ class LanguageModel(nn.Module):
 
 def build(options: Options, size: int) -> LanguageModel:
     """Make the model that the options name."""
-    cell = CELLS[options.cell](options.hidden)
+    cells = tuple(_layer(options, k) for k in range(options.layers))
     return LanguageModel(
-        cell if options.layers == 1 else rnnjax.Stack((cell,) * options.layers),
+        cells[0] if options.layers == 1 else rnnjax.Stack(cells),
         STRATEGIES[options.strategy],
         size,
         options.embedding,
         options.tied,
         options.dropout,
         options.embedding_dropout,
+        options.drop_connect,
     )
+
+
+def _layer(options: Options, k: int) -> rnnjax.Cell:
+    cell = CELLS[options.cell](options.hidden)
+    if not options.recurrent_dropout:
+        return cell
+    return rnnjax.VariationalDropout(cell, 0.0, options.recurrent_dropout, name=f"dropout_{k}")
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -565,7 +590,7 @@ def check(options: Options) -> None:
         at_least_one(name, getattr(options, name))
     for name in ("minutes", "temperature", "learning_rate"):
         positive(name, getattr(options, name))
-    for name in ("dropout", "embedding_dropout", "average"):
+    for name in ("dropout", "embedding_dropout", "recurrent_dropout", "drop_connect", "average"):
         value = getattr(options, name)
         if value is not None and not 0 <= value < 1:
             option = "--" + name.replace("_", "-")

@@ -24,12 +24,25 @@ from rnnjax.cells.lstm import (
 from rnnjax.cells.minimal import JANET, MGU, MinimalRNN
 from rnnjax.cells.slstm import SLSTM, SLSTMCarry
 from rnnjax.recurrence import Recurrence, Strategy
-from rnnjax.scan import initial_carry, scan, step, with_keys
+from rnnjax.scan import initial_carry, scan, sequence_noise, step, with_keys
 from rnnjax.strategies.auto import Auto
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.sequential import Sequential
 from rnnjax.strategies.unrolled import Unrolled
-from rnnjax.wrappers import Residual, Stack, Wrapper, Zoneout
+from rnnjax.wrappers import (
+    Dropout,
+    DropoutMasks,
+    Highway,
+    LearntCarry,
+    OutputAndCarry,
+    Residual,
+    Stack,
+    VariationalDropout,
+    WithCarry,
+    Wrapper,
+    Zoneout,
+    drop_connect,
+)
 
 __version__ = "0.1.0.dev0"
 
@@ -45,19 +58,24 @@ __all__ = [
     "Chunked",
     "ConvLSTM",
     "CoupledLSTM",
+    "Dropout",
+    "DropoutMasks",
     "Elman",
     "GRUResetBefore",
     "Gated",
     "GatedCell",
+    "Highway",
     "IndRNN",
     "Keyed",
     "LSTMCarry",
     "LayerNormGRU",
     "LayerNormLSTM",
+    "LearntCarry",
     "LiGRU",
     "MinimalRNN",
     "MultiplicativeLSTM",
     "Operator",
+    "OutputAndCarry",
     "PeepholeLSTM",
     "ProjectedLSTM",
     "Recurrence",
@@ -67,17 +85,21 @@ __all__ = [
     "Stack",
     "Strategy",
     "Unrolled",
+    "VariationalDropout",
+    "WithCarry",
     "Wrapper",
     "Zoneout",
     "bidirectional",
     "decoding",
     "diagnostics",
+    "drop_connect",
     "init_bidirectional",
     "initial_carry",
     "initializers",
     "interop",
     "product",
     "scan",
+    "sequence_noise",
     "step",
     "testing",
     "with_keys",

@@ -131,6 +131,11 @@ class Cell(abc.ABC):
         del params
         return None
 
+    def sequence_noise(self, key: Key, params: Params) -> dict[str, PyTree]:
+        """Draw what one sequence keeps from its first step to its last, as context entries."""
+        del key, params
+        return {}
+
     def context_shapes(self) -> dict[str, PyTree]:
         """Return the ``jax.ShapeDtypeStruct`` of one row of each context entry that the cell reads.
 

@@ -172,6 +172,41 @@ def with_keys(key: Key, xs: PyTree) -> Keyed:
     return Keyed(xs, jax.random.split(key, leaves[0].shape[:2]))
 
 
+def sequence_noise(key: Key, cell: Cell, params: Params, batch: int) -> dict[str, PyTree]:
+    """Draw what each sequence of a batch keeps over time, to be passed as context.
+
+    Masks of ``VariationalDropout``, one for each row: the same for every part of a sequence that is
+    scanned in parts. Add entries of your own with ``noise | {"memory": memory}``; without noise, a
+    run is evaluation.
+
+    Args:
+        key: of the draw; row b draws with a key split from it.
+        cell: any cell; {} where none inside draws.
+        params: what ``cell.init`` returned.
+        batch: B.
+
+    Returns:
+        Context entries whose leaves lead with the axis (B,).
+
+    Raises:
+        TypeError: when ``key`` is not a key or ``cell`` not a cell.
+        ValueError: when ``batch`` is less than 1.
+
+    Example:
+        >>> import jax, rnnjax
+        >>> cell = rnnjax.VariationalDropout(rnnjax.GRU(8), hidden_rate=0.25)
+        >>> params = cell.init(jax.random.key(0), 4)
+        >>> noise = rnnjax.sequence_noise(jax.random.key(1), cell, params, batch=3)
+        >>> noise["dropout"].h.shape
+        (3, 8)
+    """
+    checks.key("sequence_noise", "key", key)
+    checks.instance("sequence_noise", "cell", cell, Cell, "rnnjax.LSTM(64)")
+    checks.params("sequence_noise", cell, params)
+    checks.positive_int("sequence_noise", "batch", batch)
+    return jax.vmap(cell.sequence_noise, (0, None))(jax.random.split(key, batch), params)
+
+
 class Call(NamedTuple):
     """How a message calls the function and the arguments that scan and step name differently."""
 

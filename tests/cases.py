@@ -91,6 +91,10 @@ CELLS: dict[str, rnnjax.Cell] = {
     "ctrnn": rnnjax.CTRNN(N, dt=0.7),
     "residual": rnnjax.Residual(rnnjax.GRU(D)),
     "zoneout": rnnjax.Zoneout(rnnjax.LSTM(N), rate=(0.3, 0.1)),
+    "highway": rnnjax.Highway(rnnjax.Elman(D)),
+    "dropout": rnnjax.Dropout(rnnjax.Zoneout(rnnjax.GRU(N)), rate=0.4),
+    "variational_dropout": rnnjax.VariationalDropout(rnnjax.LSTM(N), 0.4, 0.3),
+    "carries": rnnjax.WithCarry(rnnjax.LearntCarry(rnnjax.LSTM(N))),
     "attend": Attend(rnnjax.Zoneout(rnnjax.LSTM(N)), memory=4),
     "stack": rnnjax.Stack(
         (rnnjax.Zoneout(rnnjax.LSTM(N)), rnnjax.GRU(N), Attend(rnnjax.GRU(N), memory=4))
@@ -180,7 +184,9 @@ def draw(cell: rnnjax.Cell, time: int = T, batch: int = B, in_dim: InDim = D) ->
         next(keys), jax.eval_shape(lambda key: cell.init(key, in_dim), jax.random.key(0)), ()
     )
     shapes = cell.context_shapes()
-    context = random_like(next(keys), shapes, (batch,)) if shapes else None
+    k_context = next(keys)
+    context = random_like(k_context, shapes, (batch,))
+    context = (context | rnnjax.sequence_noise(k_context, cell, params, batch)) or None
     row = {**params, "context": jax.tree.map(lambda a: a[0], context)}
     return Case(
         cell,
@@ -473,6 +479,36 @@ def _zoneout(cell: rnnjax.Zoneout, p: Params, h: Carry, x: PyTree) -> tuple[Carr
     return h, h.h if isinstance(h, rnnjax.LSTMCarry) else h
 
 
+def _highway(cell: rnnjax.Highway, p: Params, h: Carry, x: Array) -> tuple[Carry, Array]:
+    h, y = oracle_step(cell.cell, p, h, x)
+    gate = _sigmoid(x @ p["highway_w"] + p["highway_b"])
+    return h, gate * y + (1 - gate) * x
+
+
+def _dropout(cell: rnnjax.Dropout, p: Params, h: Carry, x: Any) -> tuple[Carry, PyTree]:
+    key = jax.random.split(jax.random.fold_in(x.key, 0), 1)[0]
+    kept = jax.random.bernoulli(key, np.float32(1 - cell.rate), x.x.shape)
+    dropped = jnp.where(kept, x.x, 0.0) / (1 - cell.rate)
+    return oracle_step(cell.cell, p, h, rnnjax.Keyed(dropped, jax.random.fold_in(x.key, 1)))
+
+
+def _variational_dropout(
+    cell: rnnjax.VariationalDropout, p: Params, carry: Any, x: Array
+) -> tuple[Any, Array]:
+    # Of an LSTM: the product reads masked h, and c goes by it.
+    masks = p["context"][cell.name]
+    return oracle_step(cell.cell, p, carry._replace(h=carry.h * masks.h), x * masks.x)
+
+
+def _with_carry(cell: rnnjax.WithCarry, p: Params, h: Carry, x: PyTree) -> tuple[Carry, PyTree]:
+    h, y = oracle_step(cell.cell, p, h, x)
+    return h, rnnjax.OutputAndCarry(y, h)
+
+
+def _learnt_carry(cell: rnnjax.LearntCarry, p: Params, h: Carry, x: PyTree) -> tuple[Carry, PyTree]:
+    return oracle_step(cell.cell, p, h, x)
+
+
 def _stack_of_cells(cell: rnnjax.Stack, p: Params, h: Carry, x: PyTree) -> tuple[Carry, Array]:
     carries, key = [], x.key if isinstance(x, rnnjax.Keyed) else None
     y = x.x if isinstance(x, rnnjax.Keyed) else x
@@ -508,7 +544,12 @@ EQUATIONS: dict[type, Callable] = {
     rnnjax.IndRNN: _indrnn,
     rnnjax.CTRNN: _ctrnn,
     rnnjax.Residual: _residual,
+    rnnjax.Highway: _highway,
     rnnjax.Zoneout: _zoneout,
+    rnnjax.Dropout: _dropout,
+    rnnjax.VariationalDropout: _variational_dropout,
+    rnnjax.WithCarry: _with_carry,
+    rnnjax.LearntCarry: _learnt_carry,
     rnnjax.Stack: _stack_of_cells,
 }
 

@@ -69,7 +69,7 @@ def test_step_by_step_equals_scan(cell):
             options = {"mask": mask[t], "reset": c.resets[t], "context": c.context}
             carry, y = rnnjax.step(c.cell, params, x, carry, **options)
             ys.append(y)
-        return whole, (carry, jnp.stack(ys))
+        return whole, (carry, jax.tree.map(lambda *y: jnp.stack(y), *ys))
 
     whole, stepped = jax.jit(both_ways, compiler_options=FAST_COMPILATION)(c.params, c.xs, c.carry)
     assert largest_difference(whole, stepped) < TOLERANCE["float32"]

@@ -168,7 +168,9 @@ def test_the_same_run_twice_is_the_same_bit_for_bit():
         assert largest_difference(once, twice) == 0
 
 
-@pytest.mark.parametrize("cell", ["elman", "gru_reset_before", "attend", "stack_residual"])
+@pytest.mark.parametrize(
+    "cell", ["elman", "gru_reset_before", "attend", "stack_residual", "variational_dropout"]
+)
 @pytest.mark.slow
 def test_the_contract(cell):
     check_cell(CELLS[cell], jax.random.key(1), 3)

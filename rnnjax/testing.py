@@ -15,7 +15,7 @@ from rnnjax import checks
 from rnnjax.array_typing import Array, Carry, DTypeLike, InDim, Key, Params, PyTree
 from rnnjax.cell import Cell, Keyed, feed, one_step, row_shapes, with_context
 from rnnjax.recurrence import Strategy
-from rnnjax.scan import scan, step, with_keys
+from rnnjax.scan import scan, sequence_noise, step, with_keys
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.sequential import Sequential
 from rnnjax.strategies.unrolled import Unrolled
@@ -208,7 +208,8 @@ class _Case:
         time, batch = 5, 3
         k_x, k_carry, k_mask, k_resets, k_context, k_noise = jax.random.split(key, 6)
         shapes = cell.context_shapes()
-        context = random_like(k_context, shapes, (batch,)) if shapes else None
+        context = random_like(k_context, shapes, (batch,))
+        context = (context | sequence_noise(k_context, cell, params, batch)) or None
         xs = with_keys(k_noise, random_like(k_x, x, (time, batch)))
         row_params = with_context(params, shapes)
         carry = row_shapes(cell, row_params, x).carry

@@ -182,7 +182,8 @@ def test_the_same_run_twice_is_the_same_bit_for_bit():
 
 
 @pytest.mark.parametrize(
-    "cell", ["elman", "gru_reset_before", "attend", "stack_residual", *CONTRACT]
+    "cell",
+    ["elman", "gru_reset_before", "attend", "stack_residual", "variational_dropout", *CONTRACT],
 )
 @pytest.mark.slow
 def test_the_contract(cell):

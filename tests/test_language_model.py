@@ -398,3 +398,19 @@ def test_a_damaged_run_is_one_line_and_status_2(trained, tmp_path, capsys):
     with pytest.warns(UserWarning, match="passed over"), pytest.raises(SystemExit):
         lm.command(["--generate", "--out", str(out)])
     assert "state.json" in capsys.readouterr().err
+
+
+def test_hidden_units_and_recurrent_kernels_are_dropped_in_training_alone():
+    options = lm.Options(embedding=4, hidden=5, layers=2, recurrent_dropout=0.5, drop_connect=0.5)
+    model = lm.build(options, 7)
+    plain = lm.build(dataclasses.replace(options, recurrent_dropout=0.0, drop_connect=0.0), 7)
+    params, carry = lm.initial_params(model, 0), None
+    tokens = jnp.arange(12).reshape(6, 2) % 7
+    chunk = training.Chunk(tokens, tokens, jnp.zeros((6, 2), bool))
+    evaluated, _ = loss(model, params, carry, chunk, None)
+    assert evaluated == loss(plain, params, carry, chunk, None)[0]
+    first, again, other = (
+        loss(model, params, carry, chunk, jax.random.key(k))[0] for k in (1, 1, 2)
+    )
+    assert first == again
+    assert len({float(value) for value in (evaluated, first, other)}) == 3

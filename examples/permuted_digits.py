@@ -120,7 +120,8 @@ class Shifted(training.Source):
 
     def batch(self, epoch: int, number: int) -> Batch:
         """Move the pictures of one batch, and read them."""
-        part = Part(*self._batches.batch(epoch, number), self._pool)
+        pictures, digits = self._batches.batch(epoch, number)
+        part = Part(pictures, digits, self._pool)
         generator = np.random.default_rng((self._seed, epoch, number))
         return part.shifted(self._most, generator).batch()
 

@@ -23,7 +23,10 @@ from benchmarks.gradient_rows import (
     GLOROT,
     GRU,
     IDENTITY,
+    JANET,
     LSTM,
+    MGU,
+    MINIMAL,
     ORTHOGONAL,
     REFERENCE_LAG,
     RELU,
@@ -49,6 +52,10 @@ LINES = {
     (LSTM, CHRONO): Line(pictures.VERMILION, "X", 1.8),
     (GRU, UPDATE_0): Line(pictures.GREEN, "P"),
     (GRU, CHRONO): Line(pictures.GREEN, "*", style="--"),
+    (MGU, BIAS_0): Line(pictures.PINK, "o"),
+    (MINIMAL, UPDATE_0): Line(pictures.PINK, "v", style="-."),
+    (JANET, BIAS_1): Line(pictures.PINK, "s"),
+    (JANET, CHRONO): Line(pictures.PINK, "^", style="--"),
 }
 LIBRARIES = {
     "rnnjax": (pictures.BLUE, "s"),

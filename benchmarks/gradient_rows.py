@@ -19,6 +19,7 @@ GUESS_MSE = 1 / 6  # The variance of the sum of two numbers from U[0, 1].
 INITIAL, BEFORE, AFTER = "at initialisation", "before training", "after training"
 
 RNN, RELU, LSTM, GRU = "tanh RNN", "ReLU RNN", "LSTM", "GRU"
+MGU, JANET, MINIMAL = "MGU", "JANET", "MinimalRNN"
 GLOROT, ORTHOGONAL, SCALED = "Glorot", "orthogonal", "0.9 × orthogonal"
 IDENTITY, CHRONO, DEFAULTS = "identity", f"chrono {T_MAX}", "as it comes"
 BIAS_0, BIAS_1, BIAS_3 = "forget bias 0", "forget bias 1", "forget bias 3"

@@ -41,7 +41,10 @@ from benchmarks.gradient_rows import (
     GRU,
     IDENTITY,
     INITIAL,
+    JANET,
     LSTM,
+    MGU,
+    MINIMAL,
     NAMED_LAGS,
     ORTHOGONAL,
     RELU,
@@ -118,6 +121,10 @@ OURS = (
     Subject(LSTM, CHRONO, lambda n: rnnjax.LSTM(n, forget_bias=Chrono(T_MAX))),
     Subject(GRU, UPDATE_0, lambda n: rnnjax.GRU(n)),
     Subject(GRU, CHRONO, lambda n: rnnjax.GRU(n, update_bias=Chrono(T_MAX))),
+    Subject(MGU, BIAS_0, lambda n: rnnjax.MGU(n)),
+    Subject(MINIMAL, UPDATE_0, lambda n: rnnjax.MinimalRNN(n)),
+    Subject(JANET, BIAS_1, lambda n: rnnjax.JANET(n)),
+    Subject(JANET, CHRONO, lambda n: rnnjax.JANET(n, forget_bias=Chrono(T_MAX))),
 )
 PEERS = (
     Subject(LSTM, DEFAULTS, lambda n: peers.flax(rnnjax.LSTM(n)), "flax"),

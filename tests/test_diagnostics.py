@@ -12,6 +12,7 @@ import rnnjax
 from rnnjax import diagnostics
 from rnnjax.diagnostics import gradient_norms
 from rnnjax.initializers import Chrono, Orthogonal
+from rnnjax.testing import FAST_COMPILATION
 from tests.cases import CELLS, case
 
 QUICK = ("lstm", "attend")
@@ -65,7 +66,8 @@ def by_hand(c, cotangent):
 
     xs_axes = jax.tree.map(lambda _: 1, c.xs)
     rows = jax.vmap(row, in_axes=(0, xs_axes, 1, 1, 0, 0), out_axes=1)
-    return jax.jit(rows)(c.carry, c.xs, valid, c.resets, c.context, cotangent)
+    run = jax.jit(rows, compiler_options=FAST_COMPILATION)
+    return run(c.carry, c.xs, valid, c.resets, c.context, cotangent)
 
 
 def batched(tree):

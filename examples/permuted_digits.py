@@ -15,12 +15,12 @@ pixel has to beat those before its memory has shown anything.
                                            8,000 / 1,000 / 1,000; not comparable with published
                                            scores, which have 60,000 to train
 
-With so few pictures a network learns them by heart; ``--shift 2`` moves each one by up to two
-pixels every time that it is read. (The baselines see the pictures as they are.) Validation, after
-each epoch, chooses the params; the test is scored once.
+With so few pictures a network learns them by heart; ``--shift 1`` moves each one by up to a pixel
+every time that it is read. (The baselines see the pictures as they are.) Validation, after each
+epoch, chooses the params; the test is scored once.
 
     python -m examples.permuted_digits                              five cells, ten minutes
-    python -m examples.permuted_digits --data digits --shift 2 --cells gru --minutes 30
+    python -m examples.permuted_digits --data digits --shift 1 --cells gru --minutes 20
     python -m examples.permuted_digits --resume                     go on where it was stopped
 """
 

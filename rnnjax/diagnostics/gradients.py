@@ -59,8 +59,9 @@ def gradient_norms(
 
     A masked step hands the gradient on as it is and adds nothing to those of params and xs: −inf
     there. If all steps are masked, ``whole`` is log ‖λ_T‖ throughout. Nothing passes a reset:
-    −inf at all steps before it. A learnt initial carry counts as a constant, and so does what a
-    ``loss`` reads of params and x_T on its way through the readout.
+    −inf at all steps before it. A learnt initial carry counts among the params at the resets that
+    bring it back, not at the start. What a ``loss`` reads of params and x_T on its way through the
+    readout counts as a constant.
 
     Args:
         cell: the cell.
@@ -294,7 +295,9 @@ def _row_pullback(recurrence: Recurrence) -> Callable[..., _Pulled]:
             x = trajectory.rejoin(inputs.x, x_leaves)
             one = trajectory.with_batch(dataclasses.replace(inputs, x=x))
             start = trajectory.with_batch(trajectory.rejoin(carry, carry_leaves))
-            after = trajectory.advance(row.replace(params=params), start, one)
+            here = row.replace(params=params)
+            here = here.replace(initial=here.initial_rows())  # A reset brings back a learnt one.
+            after = trajectory.advance(here, start, one)
             return [leaf[0] for leaf in inexact_leaves(after)]
 
         held = {name: leaf for name, leaf in row.params.items() if name == "context"}

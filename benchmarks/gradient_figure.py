@@ -141,12 +141,7 @@ def _draw_trained(axes: Axes, rows: list[Row]) -> None:
             axes.plot(row["lags"], _drawable(row, "median"), color=line.color, linestyle=":")
     _draw_lines(
         axes,
-        [
-            Drawn(
-                row, LINES[row["cell"], row["strategy"]], f"{read.name(row)}\nMSE {row['mse']:.2g}"
-            )
-            for row in after
-        ],
+        [Drawn(row, LINES[row["cell"], row["strategy"]], _with_error(row)) for row in after],
     )
 
 

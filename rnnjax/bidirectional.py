@@ -66,7 +66,7 @@ def bidirectional(
         >>> len(forwards), ys.shape
         (2, (5, 2, 16))
     """
-    _check_cells("bidirectional", forwards, backwards)
+    check_directions("bidirectional", forwards, backwards)
     _check_pair("params", params, ("forwards", "backwards"), len(forwards))
     if carry is None:
         carry = (None,) * len(forwards), (None,) * len(forwards)
@@ -119,7 +119,7 @@ def init_bidirectional(forwards: Cells, backwards: Cells, key: Key, in_dim: InDi
         >>> params["backwards"][1]["w_x"].shape
         (16, 24)
     """
-    _check_cells("init_bidirectional", forwards, backwards)
+    check_directions("init_bidirectional", forwards, backwards)
     params: dict[str, list] = {"forwards": [], "backwards": []}
     for k, pair in zip(
         jax.random.split(key, len(forwards)), zip(forwards, backwards, strict=True), strict=True
@@ -138,7 +138,8 @@ def _side_by_side(forwards: PyTree, backwards: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1), forwards, backwards)
 
 
-def _check_cells(owner: str, forwards: Any, backwards: Any) -> None:
+def check_directions(owner: str, forwards: Any, backwards: Any) -> None:
+    """Refuse what is not a cell a layer in each direction."""
     for name, cells in (("forwards", forwards), ("backwards", backwards)):
         if not isinstance(cells, tuple) or not cells:
             got = repr(cells) if isinstance(cells, tuple) else type(cells).__name__
@@ -150,7 +151,7 @@ def _check_cells(owner: str, forwards: Any, backwards: Any) -> None:
             checks.instance(owner, f"{name}[{k}]", cell, Cell, "rnnjax.LSTM(64)")
     if len(forwards) != len(backwards):
         raise ValueError(
-            f"{owner}: backwards must have as many cells as forwards, {len(forwards)}; got "
+            f"{owner}: backwards must hold a cell for each of the {len(forwards)} layers; got "
             f"{len(backwards)}."
         )
 

@@ -85,7 +85,7 @@ def test_each_layer_runs_its_own_way_and_all_of_it_compiles():
         ({"forwards": rnnjax.LSTM(N)}, TypeError, "forwards must be a tuple of cells.*got LSTM"),
         ({"backwards": ()}, TypeError, r"backwards must be a tuple of cells.*got \(\)"),
         ({"backwards": (rnnjax.LSTM,) * 2}, TypeError, r"backwards\[0\] must be a Cell"),
-        ({"backwards": BACKWARDS[:1]}, ValueError, "as many cells as forwards, 2; got 1"),
+        ({"backwards": BACKWARDS[:1]}, ValueError, "a cell for each of the 2 layers; got 1"),
         ({"params": {"forwards": ()}}, ValueError, "params must be a dict.*init_bidirectional"),
         ({"carry": (None, None)}, ValueError, "carry must be a pair.*2 layers"),
         ({"strategy": (rnnjax.Sequential(),)}, ValueError, "one for each of the 2 layers; got 1"),

@@ -111,6 +111,27 @@ def test_a_matrix_that_update_reads():
     assert largest_difference(expected, gradient(cell)(*arguments(cell))) < 1e-6
 
 
+def test_an_update_that_adds_u_to_r_and_also_keeps_it():
+    """Then one cotangent cannot serve both."""
+
+    class Keeping(rnnjax.Elman):
+        def initial_carry(self, params):
+            return super().initial_carry(params), jnp.zeros((N,))
+
+        def hidden(self, carry):
+            return carry[0]
+
+        def update(self, params, carry, u, r):
+            return super().update(params, carry[0], u, r), u
+
+        def readout(self, params, carry, u):
+            return carry[0] + carry[1]
+
+    cell = Keeping(N)
+    expected = gradient(cell, rnnjax.Sequential())(*arguments(cell))
+    assert largest_difference(expected, gradient(cell)(*arguments(cell))) < 1e-6
+
+
 @pytest.mark.parametrize(
     "strategy", [STRATEGY, rnnjax.Chunked(inside=rnnjax.Sequential(defer=True))]
 )

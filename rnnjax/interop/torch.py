@@ -8,6 +8,7 @@ import numpy as np
 
 from rnnjax import checks
 from rnnjax.array_typing import Params
+from rnnjax.bidirectional import check_directions
 from rnnjax.cell import Cell
 from rnnjax.cells.elman import Elman
 from rnnjax.cells.gru import GRU
@@ -137,7 +138,8 @@ def from_torch_bidirectional(
         (['backwards', 'forwards'], (3, 8))
     """
     owner = "from_torch_bidirectional"
-    read = _read(owner, _directions(owner, forwards, backwards), state, prefix)
+    check_directions(owner, forwards, backwards)
+    read = _read(owner, (forwards, backwards), state, prefix)
     return dict(zip(("forwards", "backwards"), read, strict=True))
 
 
@@ -175,27 +177,13 @@ def to_torch_bidirectional(
         (32, 3)
     """
     owner = "to_torch_bidirectional"
-    directions = _directions(owner, forwards, backwards)
+    check_directions(owner, forwards, backwards)
     inner = tuple(_entry(owner, params, name, len(forwards)) for name in ("forwards", "backwards"))
-    return _write(owner, directions, inner, prefix, bias)
+    return _write(owner, (forwards, backwards), inner, prefix, bias)
 
 
 Directions = tuple[tuple[Cell, ...], ...]
 """The cells of each direction, one a layer."""
-
-
-def _directions(owner: str, forwards: Any, backwards: Any) -> Directions:
-    for name, cells in (("forwards", forwards), ("backwards", backwards)):
-        if not isinstance(cells, tuple) or not cells:
-            raise TypeError(
-                f"{owner}: {name} must be a tuple of cells; got {cells!r}. Write (a, b)."
-            )
-    if len(forwards) != len(backwards):
-        raise ValueError(
-            f"{owner}: backwards must hold a cell for each of the {len(forwards)} layers; got "
-            f"{len(backwards)}."
-        )
-    return forwards, backwards
 
 
 def _entry(owner: str, params: Any, name: str, count: int) -> tuple[Params, ...]:

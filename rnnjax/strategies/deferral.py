@@ -233,7 +233,8 @@ def _reads_of_update(recurrence: Recurrence, us: PyTree, r: PyTree) -> _Reads:
     arrays = len(jax.tree.leaves((recurrence.params, recurrence.carry)))
     u_and_r = jaxpr.invars[arrays:]
     readers = [[e for e in jaxpr.eqns if any(v is w for w in e.invars)] for v in u_and_r]
-    alone = len(u_and_r) == 2 and all(len(each) == 1 for each in readers)
+    handed_on = any(v is w for v in u_and_r for w in jaxpr.outvars)
+    alone = len(u_and_r) == 2 and all(len(each) == 1 for each in readers) and not handed_on
     is_sum = alone and readers[0] == readers[1] and readers[0][0].primitive.name == "add"
     return _Reads(_read(jaxpr) & set(range(params)), is_sum)
 

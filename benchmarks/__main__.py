@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,25 +13,12 @@ import tyro
 
 import benchmarks
 from benchmarks import document
+from benchmarks.benchmark import OptionError, Options
 from benchmarks.results import device, load, record, slug
 
 RESULTS = Path("benchmarks/results")
 # Fewer sizes, so nothing to commit: git ignores this folder.
 QUICK_RESULTS = Path("runs/benchmarks")
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """How to run a benchmark.
-
-    Args:
-        quick: few sizes, in well under a minute.
-        out: the folder for the result file and its picture; by default
-            benchmarks/results/<device>, with --quick runs/benchmarks/<device>.
-    """
-
-    quick: tyro.conf.FlagCreatePairsOff[bool] = False
-    out: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +44,15 @@ def main(args: Sequence[str]) -> None:
         generate(tyro.cli(Tables, prog="python -m benchmarks tables", args=args[1:]))
     else:
         try:
-            benchmarks.find(args[0])
+            options = benchmarks.find(args[0]).options
         except ValueError as error:
             sys.exit(str(error))
         line, prog = benchmarks.BENCHMARKS[args[0]], f"python -m benchmarks {args[0]}"
-        run(args[0], tyro.cli(Run, prog=prog, description=line, args=args[1:]))
+        chosen = tyro.cli(options, prog=prog, description=line, args=args[1:])
+        try:
+            run(args[0], chosen)
+        except OptionError as error:
+            sys.exit(str(error))
 
 
 def listing() -> str:
@@ -74,20 +66,38 @@ def listing() -> str:
     return "\n".join(["python -m benchmarks NAME [--quick] [--out DIR]", "", *names])
 
 
-def run(name: str, options: Run) -> None:
+def run(name: str, options: Options) -> None:
     """Run a benchmark, write its results and its picture, and print what they show."""
     # A program out of JAX's persistent cache would seem to compile in no time.
     jax.config.update("jax_enable_compilation_cache", False)
     benchmark, begin = benchmarks.find(name), time.perf_counter()
-    rows = benchmark.measure(options.quick)
+    out = options.out or (QUICK_RESULTS if options.quick else RESULTS) / slug(device())
+    check_writable(out)
+    rows = benchmark.measure(options)
     results = record(name, benchmark.packages, benchmark.summarise(rows), rows)
-    default = (QUICK_RESULTS if options.quick else RESULTS) / slug(device())
-    path = results.save(options.out or default)
+    path = results.save(out)
     benchmark.draw(results).savefig(path.with_suffix(".png"))
     for table in benchmark.tabulate(rows):
         rich.print(table.rich())
     print(results.summary)
     print(f"{path} and its picture, in {time.perf_counter() - begin:.0f} s")
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and refuse one that cannot be written before anything is measured.
+
+    Raises:
+        OptionError: when it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OptionError(
+            f"benchmarks: --out must be a folder that can be written; got {folder}: {error}. "
+            "Pass another one."
+        ) from error
 
 
 def generate(options: Tables) -> None:

@@ -3,12 +3,32 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+import tyro
 from matplotlib.figure import Figure
 from rich import table as rich_table
 
 from benchmarks.results import Results, Row
+
+
+class OptionError(ValueError):
+    """What the command line asks for cannot be done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to run a benchmark.
+
+    Args:
+        quick: fewer sizes.
+        out: the folder for the result file and its picture; by default
+            benchmarks/results/<device>, with --quick runs/benchmarks/<device>.
+    """
+
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    out: Path | None = None
 
 
 class Table(NamedTuple):
@@ -41,18 +61,20 @@ class Benchmark:
     """One benchmark; all but ``measure`` work from the rows of a result file alone.
 
     Args:
-        measure: takes ``quick`` and returns the rows.
+        measure: takes the options and returns the rows.
         summarise: says in words what the rows show, in numbers computed from them.
         tabulate: returns the compact tables.
         draw: returns the picture.
         packages: the packages whose versions matter, besides rnnjax.
+        options: what the command line takes.
     """
 
-    measure: Callable[[bool], list[Row]]
+    measure: Callable[[Any], list[Row]]
     summarise: Callable[[list[Row]], str]
     tabulate: Callable[[list[Row]], list[Table]]
     draw: Callable[[Results], Figure]
     packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")
+    options: type[Options] = Options
 
 
 Case = TypeVar("Case")

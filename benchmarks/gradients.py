@@ -24,7 +24,7 @@ import optax
 
 import rnnjax
 from benchmarks import peers
-from benchmarks.benchmark import Benchmark, announced
+from benchmarks.benchmark import Benchmark, Options, announced
 from benchmarks.gradient_figure import draw
 from benchmarks.gradient_rows import (
     ADDING_TIME,
@@ -186,9 +186,9 @@ def theory(cell: Cell, params: Params) -> float | None:
 # --- measuring ---------------------------------------------------------------------------------
 
 
-def measure(quick: bool) -> list[Row]:
+def measure(options: Options) -> list[Row]:
     """Measure every subject at initialisation, and some before and after training."""
-    plan = QUICK if quick else FULL
+    plan = QUICK if options.quick else FULL
     rows = [measure_initial(subject, plan) for subject in announced(SUBJECTS)]
     trained = [measure_trained(subject, plan) for subject in announced(TRAINED)]
     return rows + list(itertools.chain.from_iterable(trained))

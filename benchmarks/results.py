@@ -118,9 +118,17 @@ def cpus() -> int:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of Python, rnnjax and the packages given."""
-    named = {name: importlib.metadata.version(name) for name in ("rnnjax", *packages)}
+    """Return the versions of Python, rnnjax and those packages that are installed."""
+    found = {name: _version(name) for name in ("rnnjax", *packages)}
+    named = {name: version for name, version in found.items() if version}
     return {"python": platform.python_version(), **named}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def commit(root: Path = ROOT) -> str | None:

@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 
 import rnnjax
 from benchmarks import pictures, timing, wording
-from benchmarks.benchmark import Benchmark, Table, announced
+from benchmarks.benchmark import Benchmark, Options, Table, announced
 from benchmarks.pictures import Line, draw_line, log_log
 from benchmarks.results import Results, Row
 from rnnjax import Strategy
@@ -115,9 +115,9 @@ QUICK = Plan(cells=("LSTM",), times=(8, 16, 64), long_times=(1_000, 10_000), bud
 # --- measuring ---------------------------------------------------------------------------------
 
 
-def measure(quick: bool) -> list[Row]:
+def measure(options: Options) -> list[Row]:
     """Compile and time every program of the plan, but for those that would take too long."""
-    plan = QUICK if quick else FULL
+    plan = QUICK if options.quick else FULL
     budgets = {}
     rows = []
     for case in announced(plan.short_cases() + plan.long_cases()):

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 import rnnjax
 from benchmarks import pictures, timing, wording
-from benchmarks.benchmark import Benchmark, Table, announced
+from benchmarks.benchmark import Benchmark, Options, Table, announced
 from benchmarks.results import Results, Row
 from rnnjax import decoding
 
@@ -215,9 +215,9 @@ ARMS = (
 # --- measuring ---------------------------------------------------------------------------------
 
 
-def measure(quick: bool) -> list[Row]:
+def measure(options: Options) -> list[Row]:
     """Time every arm at every size."""
-    plan = QUICK if quick else FULL
+    plan = QUICK if options.quick else FULL
     return [row for case in announced(plan.cases()) for row in measure_case(case, plan.rounds)]
 
 

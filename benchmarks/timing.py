@@ -3,14 +3,21 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 ROUNDS = 7
 # Below about 20 ms the clock's own steps and a single interruption weigh too much.
 ROUND_SECONDS = 0.02
+# Threads of the rival before still spin for a millisecond or so.
+REST_SECONDS = 0.005
+
+Key = TypeVar("Key", bound=Hashable)
+
+Turn = Callable[[int], float]
+"""Makes a call so many times and returns the seconds that this took."""
 
 
 class Program(NamedTuple):
@@ -22,10 +29,11 @@ class Program(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """One arm's time for a call: the minimum and the median over the rounds."""
+    """One arm's time for a call: the minimum, the median and the maximum over the rounds."""
 
     milliseconds: float
     milliseconds_median: float
+    milliseconds_max: float
     rounds: int
 
 
@@ -58,7 +66,7 @@ def peak_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 
 def time_together(
-    arms: Mapping[str, Callable[[], Any]],
+    calls: Mapping[str, Callable[[], Any]],
     *,
     rounds: int = ROUNDS,
     round_seconds: float = ROUND_SECONDS,
@@ -66,30 +74,45 @@ def time_together(
     """Time several calls in turn, round after round, so that they share what else the machine does.
 
     Args:
-        arms: calls by name; each must return only when its work is done.
-        rounds: how often each arm has its turn.
+        calls: calls by name; each must return only when its work is done.
+        rounds: how often each has its turn.
         round_seconds: the least time of one turn; a shorter call is repeated.
     """
-    repeats = {name: _repeats(call, round_seconds) for name, call in arms.items()}
-    turns = {name: [] for name in arms}
+    turns = {name: turn(call) for name, call in calls.items()}
+    return take_turns(turns, rounds=rounds, round_seconds=round_seconds)
+
+
+def take_turns(
+    turns: Mapping[Key, Turn], *, rounds: int = ROUNDS, round_seconds: float = ROUND_SECONDS
+) -> dict[Key, Timing]:
+    """Do the same with what measures itself, in another process for example."""
+    repeats = {key: _repeats(turn, round_seconds) for key, turn in turns.items()}
+    taken = {key: [] for key in turns}
     for _ in range(rounds):
-        for name, call in arms.items():
-            turns[name].append(1e3 * _seconds(call, repeats[name]) / repeats[name])
+        for key, turn in turns.items():
+            time.sleep(REST_SECONDS)
+            taken[key].append(1e3 * turn(repeats[key]) / repeats[key])
     return {
-        name: Timing(min(turn), statistics.median(turn), rounds) for name, turn in turns.items()
+        key: Timing(min(times), statistics.median(times), max(times), rounds)
+        for key, times in taken.items()
     }
 
 
-def _repeats(call: Callable[[], Any], round_seconds: float) -> int:
+def turn(call: Callable[[], Any]) -> Turn:
+    """Return what repeats a call so many times and gives the seconds that it took."""
+
+    def seconds(repeats: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return time.perf_counter() - begin
+
+    return seconds
+
+
+def _repeats(turn: Turn, round_seconds: float) -> int:
     """Warm up and return how many calls fill a turn."""
-    first = _seconds(call)
+    first = turn(1)
     # The first call also sets up what later ones reuse. A long one is no worse for it.
-    once = first if first > 1 else _seconds(call)
+    once = first if first > 1 else turn(1)
     return max(1, math.ceil(round_seconds / once))
-
-
-def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return time.perf_counter() - begin

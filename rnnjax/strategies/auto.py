@@ -17,7 +17,10 @@ from rnnjax.strategies.sequential import Sequential
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Strategy):
-    """One rule: ``Sequential()``; ``Chunked()`` where what training saves would not fit.
+    """``Sequential``, with ``defer`` where every cell is gated; ``Chunked()`` under a memory bound.
+
+    Deferring changes no value and is what trains fastest (``docs/benchmarks.md``); ``Chunked()`` is
+    picked where what training saves would not fit.
 
     Args:
         memory_bytes: the bound on what the forward pass may save for the backward pass; None: no
@@ -61,7 +64,7 @@ class Auto(Strategy):
             xs: inputs (T, B, …), or their ``jax.ShapeDtypeStruct``.
             context: the context (B, …), or its ``jax.ShapeDtypeStruct``; None: the example sizes of
                 ``cell.context_shapes()``.
-            platform: the platform lowered for; the one rule is the same on all of them.
+            platform: the platform lowered for; the rule is the same on all of them.
         """
         del platform
         rows = cell.context_shapes() if context is None else row_of(context, 1)
@@ -76,14 +79,27 @@ class Auto(Strategy):
         return execute(strategy, recurrence)
 
     def _rule(self, cell: Cell, row_params: Params, xs: PyTree) -> tuple[Strategy, str]:
+        within, why = _fastest(cell)
         if self.memory_bytes is None:
-            return Sequential(), "no memory bound was given"
+            return within, f"{why}; no memory bound was given"
         time, batch = jax.tree.leaves(xs)[0].shape[:2]
         saved = time * batch * saved_bytes(cell, row_params, row_of(xs, 2))
         words = f"training saves about {saved:,} bytes over {time:,} steps of {batch:,} rows"
         if saved <= self.memory_bytes:
-            return Sequential(), f"{words}, within the bound of {self.memory_bytes:,}"
+            return within, f"{why}; {words}, within the bound of {self.memory_bytes:,}"
         return Chunked(), f"{words}, over the bound of {self.memory_bytes:,}"
+
+
+def _fastest(cell: Cell) -> tuple[Strategy, str]:
+    """Return what runs fastest where memory is no matter: what ``benchmarks choose`` finds."""
+    if all(each.gated() is not None for each in _flat_layers(cell)):
+        return Sequential(defer=True), "gated cells train faster with their gradients deferred"
+    return Sequential(), "a plain cell cannot defer its gradients"
+
+
+def _flat_layers(cell: Cell) -> list[Cell]:
+    layers = cell.layers()
+    return [cell] if layers is None else [one for each in layers for one in _flat_layers(each)]
 
 
 def saved_bytes(cell: Cell, row_params: Params, x: PyTree) -> int:

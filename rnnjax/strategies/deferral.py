@@ -12,6 +12,7 @@ that the loop met. Transposed, the loop hands back the cotangents at the taps, i
 the cell alone, and the gradient of a weight is one product over all steps and rows.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -41,7 +42,7 @@ def run(recurrence: Recurrence, how: Loop) -> tuple[Carry, PyTree]:
 
     Where only values are asked for, what the taps alone would read is dead code.
     """
-    us = jax.vmap(recurrence.encode)(recurrence.inputs)
+    us = recurrence.all_steps(Recurrence.encode, recurrence.inputs)
 
     @jax.custom_jvp
     def loop(params: Params, initial: Carry, carry: Carry, us: PyTree, inputs: Inputs) -> tuple:
@@ -72,6 +73,7 @@ class Taps(NamedTuple):
         u: (T, B, …).
         r: (T, B, …).
         vectors: (T, B, …), by the number of the leaf.
+        summed: ``update`` is handed u + r as r, and zeros as u.
     """
 
     leaves: list[Array]
@@ -79,6 +81,7 @@ class Taps(NamedTuple):
     u: PyTree
     r: PyTree
     vectors: dict[int, Array]
+    summed: bool
 
 
 def _scan(recurrence: Recurrence, us: PyTree, how: Loop, taps: Taps | None) -> tuple:
@@ -91,7 +94,7 @@ def _scan(recurrence: Recurrence, us: PyTree, how: Loop, taps: Taps | None) -> t
         u = recurrence.encode(inputs) if u is None else u
         before = recurrence.before(carry, inputs)
         h = jax.vmap(gated.hidden)(before)
-        r = recurrence.rows(gated.mix, 2)(recurrence.params, h, u)
+        r = _mix(recurrence, h, u)
         if taps is None:
             new = update(recurrence.params, before, u, r)
         else:
@@ -112,6 +115,10 @@ def _gated(recurrence: Recurrence) -> Gated:
     return gated
 
 
+def _mix(recurrence: Recurrence, h: PyTree, u: PyTree) -> PyTree:
+    return recurrence.rows(_gated(recurrence).mix, 2)(recurrence.params, h, u)
+
+
 def _tapped_update(
     recurrence: Recurrence, taps: Taps, tangents: tuple, before: Carry, u: PyTree, r: PyTree
 ) -> Carry:
@@ -123,8 +130,12 @@ def _tapped_update(
 
     d_u, d_r, d_vectors = tangents
     leaves = [_tap(p, d_vectors[k]) if k in d_vectors else p for k, p in enumerate(taps.leaves)]
-    arguments = leaves, before, jax.tree.map(_tap, u, d_u), jax.tree.map(_tap, r, d_r)
-    return jax.vmap(update, (taps.axes, 0, 0, 0), axis_size=recurrence.batch)(*arguments)
+    u, r = (jnp.zeros_like(u), u + r) if taps.summed else (u, r)
+    u, r = jax.tree.map(_tap, u, d_u), jax.tree.map(_tap, r, d_r)
+    # Saved is what it reads, and not every factor of its derivative; inside a loop nothing can be
+    # merged across the checkpoint.
+    rows = jax.vmap(update, (taps.axes, 0, 0, 0), axis_size=recurrence.batch)
+    return jax.checkpoint(rows, prevent_cse=False)(leaves, before, u, r)
 
 
 @jax.custom_jvp
@@ -164,8 +175,7 @@ def _linearised(recurrence: Recurrence, us: PyTree, how: Loop, tangents: tuple) 
     d_params, d_initial, d_carry, d_us = tangents
     params = _Moving(recurrence.params, d_params)
     mixed = _Moving((recurrence.params, us), (d_params, d_us))
-    mix = recurrence.rows(_gated(recurrence).mix, 2)
-    r = jax.eval_shape(mix, recurrence.params, *_first_step(recurrence, us))
+    r = jax.eval_shape(functools.partial(_mix, recurrence), *_first_step(recurrence, us))
     reads = _reads_of_update(recurrence, us, r)
 
     # Where update reads u + r and nothing else of both, the tangent of u arrives with that of r.
@@ -181,13 +191,13 @@ def _linearised(recurrence: Recurrence, us: PyTree, how: Loop, tangents: tuple) 
     def loop(moving: dict, whole: dict, r: PyTree, d_vectors: dict) -> tuple:
         initial, carry, u = states.put(moving)
         here = recurrence.replace(initial=initial, carry=carry)
-        taps = Taps(jax.tree.leaves(params.put(whole | rows)), axes, u, r, d_vectors)
+        taps = Taps(jax.tree.leaves(params.put(whole | rows)), axes, u, r, d_vectors, summed)
         carry, (carries, hs) = _scan(here, us, how, taps)
         return (carry, carries), hs
 
     def mix_all(moving: dict, hs: PyTree) -> PyTree:
         params, us = mixed.put(moving)
-        return jax.vmap(lambda h, u: mix(params, h, u))(hs, us)
+        return recurrence.replace(params=params).all_steps(_mix, hs, us)
 
     place = _Place.of(recurrence)
     rows = {k: place.rows(params.leaves[k]) for k in vectors}

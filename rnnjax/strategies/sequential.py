@@ -71,7 +71,7 @@ class Sequential(Strategy):
         )
 
     def _run_hoisted(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
-        us = jax.vmap(recurrence.encode)(recurrence.inputs)
+        us = recurrence.all_steps(Recurrence.encode, recurrence.inputs)
 
         def body(carry: Carry, step: tuple[PyTree, Inputs]) -> tuple[Carry, Carry]:
             carry = recurrence.advance(carry, *step)

@@ -1,0 +1,116 @@
+"""The speed benchmark in words and tables; where rnnjax loses comes first."""
+
+from benchmarks import wording
+from benchmarks.benchmark import Table
+from benchmarks.results import Row
+from benchmarks.speed_rows import AUTO, PASSES, Group, groups, speedups
+
+
+def summarise(rows: list[Row]) -> str:
+    """Say how ``Auto()`` does against the fastest peer of each group, and where it loses."""
+    found = groups(rows)
+    sentences = [_against(found, jax_only=True), _against(found, jax_only=False), _losses(found)]
+    sentences += [_gaps(rows)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _against(found: list[Group], *, jax_only: bool) -> str:
+    """Give the geometric means by cell and pass."""
+    parts = []
+    for cell in dict.fromkeys(group.cell for group in found):
+        for direction in PASSES:
+            chosen = [g for g in found if (g.cell, g.direction) == (cell, direction)]
+            if ratios := speedups(chosen, jax_only=jax_only):
+                parts.append(f"{cell} {direction} {wording.mean_span(ratios)}")
+    whom = "the fastest peer on JAX" if jax_only else "the fastest peer of all, PyTorch among them"
+    if not parts or (not jax_only and not _has_torch(found)):
+        return ""
+    return f"{AUTO} against {whom} of each row, geometric mean and range: {', '.join(parts)}."
+
+
+def _has_torch(found: list[Group]) -> bool:
+    return any(row["implementation"] == "torch" for group in found for row in group.rows)
+
+
+def _losses(found: list[Group]) -> str:
+    ratios = speedups(found)
+    lost = [ratio for ratio in ratios if ratio < 1]
+    return f"It loses in {len(lost)} of {len(ratios)} rows." if ratios else ""
+
+
+def _gaps(rows: list[Row]) -> str:
+    reasons = {f"{row['strategy']}: {row['skipped']}" for row in rows if row["skipped"]}
+    return f"Not measured: {'; '.join(sorted(reasons))}." if reasons else ""
+
+
+def tabulate(rows: list[Row]) -> list[Table]:
+    """Return the rows that are lost, the means, and all rows."""
+    found = groups(rows)
+    return [table for table in (_lost(found), _means(found), _all(found)) if table.rows]
+
+
+def _lost(found: list[Group]) -> Table:
+    ratios = [(group.speedup(), group) for group in found]
+    lost = sorted((r, k) for k, (r, _) in enumerate(ratios) if r is not None and r < 1)
+    body = [(*_names(found[k]), *_rivals(found[k]), f"{ratio:.2f}") for ratio, k in lost]
+    header = (*_NAMES, f"ms {AUTO}", "fastest peer", "ms", f"{AUTO} is … times as fast")
+    return Table("Where rnnjax loses, worst first", header, body, names=6)
+
+
+def _means(found: list[Group]) -> Table:
+    """Show the means of Auto, and of the fastest strategy, which Auto cannot know for sure."""
+    body = []
+    for cell in dict.fromkeys(group.cell for group in found):
+        for direction in PASSES:
+            chosen = [g for g in found if (g.cell, g.direction) == (cell, direction)]
+            body.append((cell, direction, *(_mean(chosen, jax_only) for jax_only in (True, False))))
+    header = ("cell", "pass", "against the fastest peer on JAX", "against the fastest of all")
+    return Table(f"{AUTO}, times as fast: geometric mean (range)", header, body, names=2)
+
+
+def _mean(chosen: list[Group], jax_only: bool) -> str:
+    ratios = speedups(chosen, jax_only=jax_only)
+    return wording.mean_span(ratios) if ratios else "—"
+
+
+def _all(found: list[Group]) -> Table:
+    body = []
+    for group in found:
+        best, auto = group.fastest_strategy(), group.of(AUTO)
+        figures = (
+            [wording.entry(auto, "milliseconds"), f"{auto['share_of_peak']:.0%}"]
+            if auto
+            else ["—"] * 2
+        )
+        body.append(
+            (
+                *_names(group),
+                *figures,
+                best["strategy"],
+                wording.entry(best, "milliseconds"),
+                *_peer(group),
+            )
+        )
+    header = (*_NAMES, f"ms {AUTO}", "of the peak", "fastest strategy", "ms", "fastest peer", "ms")
+    return Table(
+        "All rows; of the peak: of what products of matrices reach here", header, body, names=6
+    )
+
+
+_NAMES = ("cell", "pass", "T", "B", "D", "N")
+
+
+def _names(group: Group) -> tuple[str, ...]:
+    return (group.cell, group.direction, *(f"{axis:,}" for axis in group.sizes))
+
+
+def _rivals(group: Group) -> tuple[str, ...]:
+    auto = group.of(AUTO)
+    return (wording.entry(auto, "milliseconds") if auto else "—", *_peer(group))
+
+
+def _peer(group: Group) -> tuple[str, str]:
+    peer = group.fastest_peer()
+    if peer is None:
+        return "—", "—"
+    return f"{peer['implementation']} {peer['strategy']}", wording.entry(peer, "milliseconds")

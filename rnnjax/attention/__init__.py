@@ -1,0 +1,35 @@
+"""Attention to a memory such as an encoder's outputs, and decoders that attend in every step."""
+
+from rnnjax.attention.decoders import (
+    AttentionDecoder,
+    BahdanauDecoder,
+    DecoderCarry,
+    DecoderOutput,
+    InputFeeding,
+    LuongDecoder,
+    attention_memory,
+)
+from rnnjax.attention.mechanisms import (
+    AdditiveAttention,
+    Attended,
+    Attention,
+    DotAttention,
+    Memory,
+    MultiplicativeAttention,
+)
+
+__all__ = [
+    "AdditiveAttention",
+    "Attended",
+    "Attention",
+    "AttentionDecoder",
+    "BahdanauDecoder",
+    "DecoderCarry",
+    "DecoderOutput",
+    "DotAttention",
+    "InputFeeding",
+    "LuongDecoder",
+    "Memory",
+    "MultiplicativeAttention",
+    "attention_memory",
+]

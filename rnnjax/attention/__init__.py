@@ -2,10 +2,11 @@
 
 from rnnjax.attention.decoders import (
     AttentionDecoder,
+    BahdanauCarry,
     BahdanauDecoder,
-    DecoderCarry,
     DecoderOutput,
     InputFeeding,
+    InputFeedingCarry,
     LuongDecoder,
     attention_memory,
 )
@@ -23,11 +24,12 @@ __all__ = [
     "Attended",
     "Attention",
     "AttentionDecoder",
+    "BahdanauCarry",
     "BahdanauDecoder",
-    "DecoderCarry",
     "DecoderOutput",
     "DotAttention",
     "InputFeeding",
+    "InputFeedingCarry",
     "LuongDecoder",
     "Memory",
     "MultiplicativeAttention",

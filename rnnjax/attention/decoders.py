@@ -25,13 +25,26 @@ class DecoderOutput(NamedTuple):
     """(S,), the attention weights: how much was read where."""
 
 
-class DecoderCarry(NamedTuple):
-    """The carry of a decoder that feeds back what it found."""
+class BahdanauCarry(NamedTuple):
+    """The carry of a ``BahdanauDecoder``."""
 
     cell: Carry
     """The carry of the cell inside."""
-    attended: Attended | DecoderOutput
-    """What was found in the step before; zero at the start."""
+    attended: Attended
+    """What the last step found; zero at the start."""
+
+
+class InputFeedingCarry(NamedTuple):
+    """The carry of ``InputFeeding``."""
+
+    cell: Carry
+    """The carry of the cell inside."""
+    attended: DecoderOutput
+    """What the last step found and fed to the next; zero at the start."""
+
+
+for _kind in (DecoderOutput, BahdanauCarry, InputFeedingCarry):
+    jax.export.register_namedtuple_serialization(_kind, serialized_name=f"rnnjax.{_kind.__name__}")
 
 
 def attention_memory(
@@ -193,7 +206,7 @@ class BahdanauDecoder(AttentionDecoder):
     y_{t−1} is read as of [x_t; c_{t−1}].
 
     Parameters: those of the cell inside, for D + M features, and ``attention``. The carry is
-    ``DecoderCarry(cell, Attended(context, weights))``.
+    ``BahdanauCarry``.
 
     Example:
         From an encoder's last carry, which becomes the first of the decoder:
@@ -210,7 +223,8 @@ class BahdanauDecoder(AttentionDecoder):
         ((2, 8), (2, 8), (2, 7))
     """
 
-    affine = elementwise = False
+    affine = False  # pyright: ignore[reportAssignmentType]
+    elementwise = False  # pyright: ignore[reportAssignmentType]
 
     def init(self, key: Key, in_dim: InDim) -> Params:
         """Draw the params of the cell inside, for x_t beside the context vector, and of attention.
@@ -228,27 +242,27 @@ class BahdanauDecoder(AttentionDecoder):
             "attention": self.attention.init(k_attention, query_dim, self.memory_dim),
         }
 
-    def initial_carry(self, params: Params) -> DecoderCarry:
+    def initial_carry(self, params: Params) -> BahdanauCarry:
         """Return the initial carry of the cell inside, and zeros for what it found."""
-        return DecoderCarry(self.cell.initial_carry(params), self.nothing(params))
+        return BahdanauCarry(self.cell.initial_carry(params), self.nothing(params))
 
     def encode(self, params: Params, x: PyTree) -> PyTree:
         """Return x: what the cell inside encodes depends on the carry."""
         del params
         return x
 
-    def step(self, params: Params, carry: DecoderCarry, u: PyTree) -> DecoderCarry:
+    def step(self, params: Params, carry: BahdanauCarry, u: PyTree) -> BahdanauCarry:
         """Attend, then step on x beside the context vector."""
         attended, v = self._attend(params, carry, u)
-        return DecoderCarry(self.cell.step(params, carry.cell, v), attended)
+        return BahdanauCarry(self.cell.step(params, carry.cell, v), attended)
 
-    def readout(self, params: Params, carry: DecoderCarry, u: PyTree) -> DecoderOutput:
+    def readout(self, params: Params, carry: BahdanauCarry, u: PyTree) -> DecoderOutput:
         """Return the output of the cell inside, beside what it read."""
         v = _encode_beside(self.cell, params, u, carry.attended.context)
         y = self.cell.readout(params, carry.cell, v)
         return DecoderOutput(y, *self.narrow(params, carry.attended))
 
-    def gates(self, params: Params, carry: DecoderCarry, u: PyTree) -> dict[str, Array]:
+    def gates(self, params: Params, carry: BahdanauCarry, u: PyTree) -> dict[str, Array]:
         """Return the gates of the cell inside."""
         return self.cell.gates(params, carry.cell, self._attend(params, carry, u)[1])
 
@@ -259,7 +273,7 @@ class BahdanauDecoder(AttentionDecoder):
         """Return what is left beside the context vector of what the cell inside reads."""
         return _without(self.cell.input_shapes(params), self.memory_dim)
 
-    def _attend(self, params: Params, carry: DecoderCarry, u: PyTree) -> tuple[Attended, PyTree]:
+    def _attend(self, params: Params, carry: BahdanauCarry, u: PyTree) -> tuple[Attended, PyTree]:
         """Return what the query finds, and the u of the cell inside."""
         before = _encode_beside(self.cell, params, u, carry.attended.context)
         attended = self.find(params, self.cell.readout(params, carry.cell, before))
@@ -333,7 +347,7 @@ class InputFeeding(Wrapper):
     h_t = step(h_{t−1}, [x_t; h̃_{t−1}]),  h̃_t as in ``LuongDecoder``;  h̃_0 = 0
 
     The decoder then knows where it has attended. Output and params are those of the decoder inside,
-    its cell for D + size features. The carry is ``DecoderCarry(cell, DecoderOutput)``.
+    its cell for D + size features. The carry is ``InputFeedingCarry``.
 
     Args:
         cell: a ``LuongDecoder``.
@@ -353,7 +367,8 @@ class InputFeeding(Wrapper):
     """
 
     cell: LuongDecoder
-    affine = elementwise = False
+    affine = False  # pyright: ignore[reportAssignmentType]
+    elementwise = False  # pyright: ignore[reportAssignmentType]
 
     def __post_init__(self):
         example = "rnnjax.LuongDecoder(rnnjax.LSTM(64), rnnjax.DotAttention(), 64, 64)"
@@ -368,29 +383,29 @@ class InputFeeding(Wrapper):
         """
         return self.cell.init(key, checks.features("InputFeeding", in_dim) + self.cell.size)
 
-    def initial_carry(self, params: Params) -> DecoderCarry:
+    def initial_carry(self, params: Params) -> InputFeedingCarry:
         """Return the initial carry of the cell inside, and zeros for what it found."""
         nothing = self.cell.nothing(params)
         output = jnp.zeros((self.cell.size,), nothing.context.dtype)
-        return DecoderCarry(self.cell.initial_carry(params), DecoderOutput(output, *nothing))
+        return InputFeedingCarry(self.cell.initial_carry(params), DecoderOutput(output, *nothing))
 
     def encode(self, params: Params, x: PyTree) -> PyTree:
         """Return x: what the cell inside encodes depends on the carry."""
         del params
         return x
 
-    def step(self, params: Params, carry: DecoderCarry, u: PyTree) -> DecoderCarry:
+    def step(self, params: Params, carry: InputFeedingCarry, u: PyTree) -> InputFeedingCarry:
         """Step on x beside the attentional vector, then attend."""
         v = self._inside(params, carry, u)
         inner = self.cell.step(params, carry.cell, v)
-        return DecoderCarry(inner, self.cell.attend(params, inner, v))
+        return InputFeedingCarry(inner, self.cell.attend(params, inner, v))
 
-    def readout(self, params: Params, carry: DecoderCarry, u: PyTree) -> DecoderOutput:
+    def readout(self, params: Params, carry: InputFeedingCarry, u: PyTree) -> DecoderOutput:
         """Return what the step found."""
         del u
         return self.cell.narrow(params, carry.attended)
 
-    def gates(self, params: Params, carry: DecoderCarry, u: PyTree) -> dict[str, Array]:
+    def gates(self, params: Params, carry: InputFeedingCarry, u: PyTree) -> dict[str, Array]:
         """Return the gates of the cell inside."""
         return self.cell.gates(params, carry.cell, self._inside(params, carry, u))
 
@@ -401,7 +416,7 @@ class InputFeeding(Wrapper):
         """Return what is left beside the attentional vector of what the cell inside reads."""
         return _without(self.cell.input_shapes(params), self.cell.size)
 
-    def _inside(self, params: Params, carry: DecoderCarry, u: PyTree) -> PyTree:
+    def _inside(self, params: Params, carry: InputFeedingCarry, u: PyTree) -> PyTree:
         """Return the u of the decoder inside."""
         return _encode_beside(self.cell, params, u, carry.attended.output)
 

@@ -24,6 +24,11 @@ class ScheduledCarry(NamedTuple):
     """The token that the model puts next; −1 where it has not said any."""
 
 
+jax.export.register_namedtuple_serialization(
+    ScheduledCarry, serialized_name="rnnjax.ScheduledCarry"
+)
+
+
 class _Choice(NamedTuple):
     """What a key decides in one step."""
 
@@ -81,7 +86,8 @@ class ScheduledSampling(Wrapper):
     leaves: Callable[[Key], Params]
     predict: Callable[[Key, Array], Array] = jax.random.categorical
     name: str = "sampling_rate"
-    affine = elementwise = False
+    affine = False  # pyright: ignore[reportAssignmentType]
+    elementwise = False  # pyright: ignore[reportAssignmentType]
 
     def __post_init__(self):
         super().__post_init__()

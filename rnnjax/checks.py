@@ -148,8 +148,13 @@ def instance(owner: str, name: str, value: Any, kind: type, example: str) -> Non
     if isinstance(value, type) and issubclass(value, kind):
         got, mend = f"the class {value.__name__}", f"Make an instance of it: {example}."
     else:
-        got, mend = repr(value), f"Pass a {kind.__name__} such as {example}."
-    raise TypeError(f"{owner}: {name} must be a {kind.__name__}; got {got}. {mend}")
+        got, mend = repr(value), f"Pass {_a(kind)} such as {example}."
+    raise TypeError(f"{owner}: {name} must be {_a(kind)}; got {got}. {mend}")
+
+
+def _a(kind: type) -> str:
+    """Name a kind with its article."""
+    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
 
 
 # Arrays of a run. ``axes`` is what the arrays lead with: ("T", "B") in scan, ("B",) in step.

@@ -466,7 +466,7 @@ ERRORS = {
     "mechanism": (
         lambda: rnnjax.BahdanauDecoder(LSTM, "dot", M),
         TypeError,
-        "BahdanauDecoder: attention must be a Attention; got 'dot'",
+        "BahdanauDecoder: attention must be an Attention; got 'dot'. Pass an Attention such as",
     ),
     "memory_dim": (
         lambda: rnnjax.LuongDecoder(LSTM, DOT, 0, 8),

@@ -10,6 +10,7 @@ from rnnjax import checks
 from rnnjax.array_typing import Array, Bool, Carry, Float, InDim, Int, Key, Params, PyTree
 from rnnjax.attention.mechanisms import Attended, Attention, Memory
 from rnnjax.cell import Cell, Keyed, carry_dtype, feed, product, row_shapes, with_context
+from rnnjax.placement import shard_batch
 from rnnjax.scan import valid_steps
 from rnnjax.wrappers import Wrapper
 
@@ -123,6 +124,7 @@ def _prepare(
 ) -> Memory:
     valid = valid_steps(mask, lengths, encoded.shape[0])
     valid = jnp.ones(encoded.shape[:2], bool) if valid is None else valid
+    valid = shard_batch(valid, 1, jax.typeof(encoded).sharding.spec[1])
     return jax.vmap(attention.prepare, (None, 1, 1))(params, encoded, valid)
 
 

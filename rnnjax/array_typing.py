@@ -9,6 +9,9 @@
 | G | gates (blocks of N in one matrix) |
 | V | vocabulary |
 | L | layers |
+| S | positions of a memory that attention reads |
+| M | features of such a memory |
+| K | features of its keys |
 """
 
 from typing import Any, TypeAlias

@@ -89,6 +89,12 @@ def function(owner: str, name: str, value: Any) -> None:
         raise TypeError(f"{owner}: {name} must be a function; got {value!r}.")
 
 
+def string(owner: str, name: str, value: Any) -> None:
+    """Refuse anything but a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: {name} must be a string; got {value!r}.")
+
+
 def key(owner: str, name: str, value: Any) -> None:
     """Refuse anything but one key of ``jax.random``."""
     shape = key_shape(owner, name, value)
@@ -142,8 +148,13 @@ def instance(owner: str, name: str, value: Any, kind: type, example: str) -> Non
     if isinstance(value, type) and issubclass(value, kind):
         got, mend = f"the class {value.__name__}", f"Make an instance of it: {example}."
     else:
-        got, mend = repr(value), f"Pass a {kind.__name__} such as {example}."
-    raise TypeError(f"{owner}: {name} must be a {kind.__name__}; got {got}. {mend}")
+        got, mend = repr(value), f"Pass {_a(kind)} such as {example}."
+    raise TypeError(f"{owner}: {name} must be {_a(kind)}; got {got}. {mend}")
+
+
+def _a(kind: type) -> str:
+    """Name a kind with its article."""
+    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
 
 
 # Arrays of a run. ``axes`` is what the arrays lead with: ("T", "B") in scan, ("B",) in step.
@@ -303,7 +314,7 @@ def booleans(name: str, value: Any, axes: Axes) -> None:
 
 
 def lengths(value: Any, axes: Axes) -> None:
-    """Check lengths: integers (B,), and where their values are at hand, within 0…T."""
+    """Check lengths: integers (B,), and where their values are at hand, within 0…T, or 0…S."""
     if value is None:
         return
     name, leaf = _array(f"{axes.owner}: lengths", value)
@@ -316,7 +327,8 @@ def lengths(value: Any, axes: Axes) -> None:
         return
     wrong = [int(n) for n in np.asarray(value) if not 0 <= n <= axes.sizes[0]]
     if wrong:
-        raise ValueError(f"{name} must be within 0…T = {axes.sizes[0]}; got {wrong[0]}.")
+        limit = f"0…{axes.names[0]} = {axes.sizes[0]}"
+        raise ValueError(f"{name} must be within {limit}; got {wrong[0]}.")
 
 
 def params(owner: str, cell: Any, value: Any) -> None:
@@ -367,6 +379,19 @@ def context(cell: Any, value: Any, axes: Axes) -> None:
                 raise TypeError(
                     f"{leaf_name} must be {_kind_of(row)} for {describe(cell)}; got {leaf.dtype}."
                 )
+
+
+def memory(owner: str, root: str, value: Any, features: int) -> Axes:
+    """Check a memory of this many features: (S, B, M), floating point; return (S, B)."""
+    name, leaf = _array(f"{owner}: {root}", value)
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating point; got {leaf.dtype}.")
+    if leaf.ndim != 3 or leaf.shape[2] != features or not leaf.shape[0]:
+        raise ValueError(
+            f"{name} must be (S, B, M) = (S, B, {features}), S at least 1, as scan returns "
+            f"outputs; got {leaf.shape}."
+        )
+    return Axes(owner, ("S", "B"), leaf.shape[:2])
 
 
 def _kind_of(leaf: Any) -> str:

@@ -89,6 +89,10 @@ CELLS: dict[str, rnnjax.Cell] = {
     "slstm": rnnjax.SLSTM(4, heads=2),
     "indrnn": rnnjax.IndRNN(N),
     "ctrnn": rnnjax.CTRNN(N, dt=0.7),
+    "bahdanau": rnnjax.BahdanauDecoder(rnnjax.GRU(N), rnnjax.AdditiveAttention(7), 4),
+    "input_feeding": rnnjax.InputFeeding(
+        rnnjax.LuongDecoder(rnnjax.LSTM(N), rnnjax.MultiplicativeAttention(N), 4, 6)
+    ),
     "residual": rnnjax.Residual(rnnjax.GRU(D)),
     "zoneout": rnnjax.Zoneout(rnnjax.LSTM(N), rate=(0.3, 0.1)),
     "highway": rnnjax.Highway(rnnjax.Elman(D)),
@@ -108,7 +112,7 @@ IN_DIMS: dict[str, InDim] = {"conv_lstm": (3, 4, 2)}
 CONTRACT = (
     "li_gru", "layer_norm_gru", "mgu", "janet", "minimal_rnn", "peephole_lstm", "coupled_lstm",
     "projected_lstm", "layer_norm_lstm", "multiplicative_lstm", "conv_lstm", "slstm", "indrnn",
-    "ctrnn",
+    "ctrnn", "bahdanau", "input_feeding",
 )  # fmt: skip
 """Held to the oracle under ``Sequential()`` alone: ``check_cell`` holds every strategy to that."""
 
@@ -456,6 +460,37 @@ def _ctrnn(cell: rnnjax.CTRNN, p: Params, h: Array, x: Array) -> tuple[Array, Ar
     return h, h
 
 
+def _bahdanau(
+    cell: rnnjax.BahdanauDecoder, p: Params, carry: Any, x: Array
+) -> tuple[Any, rnnjax.DecoderOutput]:
+    # The keys are context, so the table draws them; that they are m W_k is for test_attention.
+    memory, w = p["context"]["memory"], p["attention"]
+    scores = [w["v"] @ jnp.tanh(carry.cell @ w["w_q"] + key) for key in memory.keys]
+    attended = _attend(memory, scores)
+    h, y = oracle_step(cell.cell, p, carry.cell, jnp.concatenate([x, attended.context]))
+    return rnnjax.BahdanauCarry(h, attended), rnnjax.DecoderOutput(y, *attended)
+
+
+def _input_feeding(
+    cell: rnnjax.InputFeeding, p: Params, carry: Any, x: Array
+) -> tuple[Any, rnnjax.DecoderOutput]:
+    memory = p["context"]["memory"]
+    joined = jnp.concatenate([x, carry.attended.output])
+    inner, y = oracle_step(cell.cell.cell, p, carry.cell, joined)
+    context, weights = _attend(memory, [key @ y for key in memory.keys])
+    output = jnp.tanh(jnp.concatenate([context, y]) @ p["w_c"])
+    output = rnnjax.DecoderOutput(output, context, weights)
+    return rnnjax.InputFeedingCarry(inner, output), output
+
+
+def _attend(memory: rnnjax.Memory, scores: list[Array]) -> rnnjax.Attended:
+    powers = jnp.where(memory.mask, jnp.exp(jnp.stack(scores)), 0)
+    total = jnp.where(memory.mask.any(), powers.sum(), 1)
+    weights = powers / total
+    context = sum(weights[s] * memory.values[s] for s in range(len(scores)))
+    return rnnjax.Attended(jnp.asarray(context), weights)
+
+
 def _affine(p: Params, gate: slice, x: Array, h: Array) -> Array:
     return x @ p["w_x"][:, gate] + h @ p["w_h"][:, gate] + p["b"][gate]
 
@@ -551,6 +586,8 @@ EQUATIONS: dict[type, Callable] = {
     rnnjax.WithCarry: _with_carry,
     rnnjax.LearntCarry: _learnt_carry,
     rnnjax.Stack: _stack_of_cells,
+    rnnjax.BahdanauDecoder: _bahdanau,
+    rnnjax.InputFeeding: _input_feeding,
 }
 
 

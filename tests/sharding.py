@@ -128,6 +128,27 @@ def check_replicated_arguments() -> None:
     print("replicated: keys, carry and context follow the sharding of xs")
 
 
+def check_memory() -> None:
+    """Made inside, a memory is sharded as the encoder's outputs are, whatever its lengths are."""
+    c = draw(CELLS["bahdanau"], TIME, BATCH)
+    encoded = jax.random.normal(jax.random.key(1), (6, BATCH, 4))
+    lengths = jnp.arange(BATCH) % 7
+
+    def loss(params, encoded, x):
+        memory = rnnjax.attention_memory(c.cell, params, encoded, lengths=lengths)
+        return jnp.sum(rnnjax.scan(c.cell, params, x, context=memory)[1].output)
+
+    x = jnp.nan_to_num(c.xs)
+    expected = jax.value_and_grad(loss)(c.params, encoded, x)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((8,), ("b",), axis_types=(kind,))
+        with jax.set_mesh(mesh):
+            placed = jax.device_put((encoded, x), NamedSharding(mesh, P(None, "b")))
+            got = jax.jit(jax.value_and_grad(loss))(c.params, *placed)
+        assert largest_difference(expected, got) < TOLERANCE["float32"], kind
+    print("memory: sharded jit (automatic, explicit) agrees")
+
+
 def check_collectives(name: str, label: str, strategy: rnnjax.Strategy) -> None:
     c = draw(CELLS[name], TIME, BATCH, IN_DIMS.get(name, D))
     mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
@@ -175,6 +196,7 @@ def _clean(a):
 if __name__ == "__main__":
     check_the_check()
     check_replicated_arguments()
+    check_memory()
     for label, strategy in (RUNNERS | DEFERRED).items():
         for name in REPRESENTATIVES:
             check_values(name, label, strategy)

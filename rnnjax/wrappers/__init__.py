@@ -4,6 +4,7 @@ from rnnjax.wrappers.base import Wrapper
 from rnnjax.wrappers.carry import LearntCarry, OutputAndCarry, WithCarry
 from rnnjax.wrappers.dropout import Dropout, DropoutMasks, VariationalDropout, drop_connect
 from rnnjax.wrappers.residual import Highway, Residual
+from rnnjax.wrappers.scheduled_sampling import ScheduledCarry, ScheduledSampling
 from rnnjax.wrappers.stack import Stack
 from rnnjax.wrappers.zoneout import Zoneout
 
@@ -14,6 +15,8 @@ __all__ = [
     "LearntCarry",
     "OutputAndCarry",
     "Residual",
+    "ScheduledCarry",
+    "ScheduledSampling",
     "Stack",
     "VariationalDropout",
     "WithCarry",

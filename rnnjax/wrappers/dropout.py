@@ -109,8 +109,7 @@ class VariationalDropout(Wrapper):
         super().__post_init__()
         checks.probability("VariationalDropout", "input_rate", self.input_rate)
         checks.probability("VariationalDropout", "hidden_rate", self.hidden_rate)
-        if not isinstance(self.name, str):
-            raise TypeError(f"VariationalDropout: name must be a string; got {self.name!r}.")
+        checks.string("VariationalDropout", "name", self.name)
         if self.hidden_rate and self.cell.gated() is None:
             raise ValueError(
                 f"VariationalDropout: hidden_rate must be 0 for a cell that is not gated; got "

@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks [NAME [--quick] [--out DIR] | tables]``."""
+"""The command line: ``python -m benchmarks [NAME [--quick] [--out DIR] | choose | tables]``."""
 
 import dataclasses
 import sys
@@ -12,7 +12,7 @@ import rich
 import tyro
 
 import benchmarks
-from benchmarks import document
+from benchmarks import choose, document
 from benchmarks.benchmark import OptionError, Options
 from benchmarks.results import device, load, record, slug
 
@@ -36,12 +36,25 @@ class Tables:
     redraw: tyro.conf.FlagCreatePairsOff[bool] = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Choose:
+    """Show what Auto picks, and what the results of the speed benchmark say to it.
+
+    Args:
+        results: the folder with a folder of result files for each device.
+    """
+
+    results: Path = RESULTS
+
+
 def main(args: Sequence[str]) -> None:
-    """List the benchmarks, run one, or generate the page of results."""
+    """List the benchmarks, run one, or sum up the results."""
     if not args or args[0] in ("-h", "--help"):
         print(listing())
     elif args[0] == "tables":
         generate(tyro.cli(Tables, prog="python -m benchmarks tables", args=args[1:]))
+    elif args[0] == "choose":
+        choose_strategy(tyro.cli(Choose, prog="python -m benchmarks choose", args=args[1:]))
     else:
         try:
             options = benchmarks.find(args[0]).options
@@ -59,6 +72,7 @@ def listing() -> str:
     """Return the names, a line each."""
     lines = {
         **benchmarks.BENCHMARKS,
+        "choose": "Show what Auto picks, and what the results of speed say to it.",
         "tables": "Generate docs/benchmarks.md from the result files.",
     }
     width = max(map(len, lines))
@@ -109,6 +123,14 @@ def generate(options: Tables) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(page, encoding="utf-8")
     print(options.out)
+
+
+def choose_strategy(options: Choose) -> None:
+    """Print a table for each device on which the speed benchmark was run."""
+    for path in document.find_results(options.results):
+        if path.stem == "speed":
+            found = load(path)
+            rich.print(choose.table(found.device, found.rows).rich())
 
 
 def redraw(path: Path) -> None:

@@ -164,7 +164,13 @@ def arms_of(case: Case, peers: tuple[str, ...], quick: bool) -> list[Arm]:
     return [arm for arm in arms if not quick or (arm.implementation, arm.name) in QUICK_ARMS]
 
 
-def measure_case(case: Case, arms: list[Arm], torch: Torch | None, peak: float) -> list[Row]:
+def measure_case(
+    case: Case,
+    arms: list[Arm],
+    torch: Torch | None,
+    peak: float,
+    rounds: int = timing.ROUNDS,
+) -> list[Row]:
     """Compile, compare and time the arms of a case."""
     xs = np.random.default_rng(0).standard_normal(case.size[:3], np.float32)
     expected = functools.cache(lambda kind: reference(case, kind, xs))
@@ -172,7 +178,7 @@ def measure_case(case: Case, arms: list[Arm], torch: Torch | None, peak: float) 
     if torch is not None:
         found["torch", TORCH_KINDS[case.cell]] = prepare_torch(case, torch, xs, expected)
     turns = {key: arm.turn for key, arm in found.items() if isinstance(arm, Ready)}
-    times = timing.take_turns(turns)
+    times = timing.take_turns(turns, rounds=rounds)
     return [_row(case, key, arm, times.get(key), peak) for key, arm in found.items()]
 
 

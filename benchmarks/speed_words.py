@@ -17,19 +17,25 @@ def summarise(rows: list[Row]) -> str:
 def _against(found: list[Group], *, jax_only: bool) -> str:
     """Give the geometric means by cell and pass."""
     parts = []
-    for cell in dict.fromkeys(group.cell for group in found):
-        for direction in PASSES:
-            chosen = [g for g in found if (g.cell, g.direction) == (cell, direction)]
-            if ratios := speedups(chosen, jax_only=jax_only):
-                parts.append(f"{cell} {direction} {wording.mean_span(ratios)}")
-    whom = "the fastest peer on JAX" if jax_only else "the fastest peer of all, PyTorch among them"
-    if not parts or (not jax_only and not _has_torch(found)):
+    for (cell, direction), chosen in _by_cell_and_pass(found).items():
+        if ratios := speedups(chosen, jax_only=jax_only):
+            parts.append(f"{cell} {direction} {wording.mean_span(ratios)}")
+    if not parts:
         return ""
-    return f"{AUTO} against {whom} of each row, geometric mean and range: {', '.join(parts)}."
+    if jax_only:
+        overall = wording.mean_span(speedups(found, jax_only=True))
+        whom = f"the fastest peer on JAX of each row: {overall}"
+    else:
+        whom = "the fastest peer of all, PyTorch among them"
+    return f"{AUTO} against {whom}; geometric mean (range): {', '.join(parts)}."
 
 
-def _has_torch(found: list[Group]) -> bool:
-    return any(row["implementation"] == "torch" for group in found for row in group.rows)
+def _by_cell_and_pass(found: list[Group]) -> dict[tuple[str, str], list[Group]]:
+    """Return the groups by cell, and within it by pass."""
+    cells = dict.fromkeys(group.cell for group in found)
+    keys = [(cell, direction) for cell in cells for direction in PASSES]
+    chosen = {key: [g for g in found if (g.cell, g.direction) == key] for key in keys}
+    return {key: groups for key, groups in chosen.items() if groups}
 
 
 def _losses(found: list[Group]) -> str:
@@ -58,12 +64,10 @@ def _lost(found: list[Group]) -> Table:
 
 
 def _means(found: list[Group]) -> Table:
-    """Show the means of Auto, and of the fastest strategy, which Auto cannot know for sure."""
-    body = []
-    for cell in dict.fromkeys(group.cell for group in found):
-        for direction in PASSES:
-            chosen = [g for g in found if (g.cell, g.direction) == (cell, direction)]
-            body.append((cell, direction, *(_mean(chosen, jax_only) for jax_only in (True, False))))
+    body = [
+        (*key, *(_mean(chosen, jax_only) for jax_only in (True, False)))
+        for key, chosen in _by_cell_and_pass(found).items()
+    ]
     header = ("cell", "pass", "against the fastest peer on JAX", "against the fastest of all")
     return Table(f"{AUTO}, times as fast: geometric mean (range)", header, body, names=2)
 

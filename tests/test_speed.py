@@ -1,0 +1,165 @@
+"""The speed benchmark: every library computes the same, and what is said of the times is true."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import rnn
+
+import rnnjax
+from benchmarks import __main__ as command
+from benchmarks import results, speed, speed_models, speed_rows
+from benchmarks.benchmark import OptionError
+from benchmarks.speed import Case, SpeedOptions
+from benchmarks.speed_models import Size
+from benchmarks.speed_rows import FORWARD, TRAINING
+from rnnjax import interop
+
+SIZE = Size(T=5, B=2, D=3, N=4, dtype="float32")
+JAX_PEERS = tuple(name for name in speed.PEERS if name != "torch")
+# Compiling is what costs; all of these strategies stand in other tests too.
+FEW = ("Auto()", "Sequential(hoist=True, defer=True)", "Chunked()")
+
+
+@pytest.fixture(autouse=True)
+def _peers_promote():
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def installed(names):
+    return tuple(name for name in names if importlib.util.find_spec(name) is not None)
+
+
+@pytest.mark.parametrize("direction", [FORWARD, TRAINING])
+@pytest.mark.parametrize("cell", speed_models.CELLS)
+def test_all_libraries_compute_the_same(cell, direction, monkeypatch):
+    monkeypatch.setattr(speed_models, "STRATEGIES", {k: speed_models.STRATEGIES[k] for k in FEW})
+    monkeypatch.setattr(speed, "STRATEGIES", FEW)
+    peers = installed(speed.PEERS)
+    case = Case(cell, direction, SIZE)
+    arms = speed.arms_of(case, peers, quick=False)
+    with speed._torch(peers) as torch:
+        rows = speed.measure_case(case, arms, torch, peak=100.0, rounds=1)
+    assert {row["implementation"] for row in rows} >= {"rnnjax", "flax.linen", "flax.nnx"}
+    assert [row["skipped"] for row in rows] == [None] * len(rows)
+    for row in rows:
+        assert row["gflops"] == pytest.approx(case.flops / row["milliseconds"] / 1e6)
+        assert row["share_of_peak"] == pytest.approx(row["gflops"] / 100)
+
+
+def test_an_arm_with_other_results_is_a_gap():
+    case = Case("Elman", FORWARD, SIZE)
+    (right,) = [arm for arm in speed.arms_of(case, (), quick=False) if arm.name == "Sequential()"]
+
+    def make(size):
+        model = right.make(size)
+        return model._replace(run=lambda weights, xs: model.run(weights, xs) + 0.01)
+
+    (row,) = speed.measure_case(case, [right._replace(make=make)], None, peak=1.0)
+    assert row["milliseconds"] is None
+    assert row["skipped"].startswith("ys differs by ")
+
+
+def test_bfloat16_is_compared_too():
+    case = Case("GRU", FORWARD, SIZE._replace(dtype="bfloat16"))
+    peers = speed.choose_peers(SpeedOptions(peers=("flax.linen", "keras"), dtype="bfloat16"))
+    assert peers == ("flax.linen",)
+    arms = [a for a in speed.arms_of(case, peers, quick=True) if a.name != "Sequential()"]
+    rows = speed.measure_case(case, arms, None, peak=1.0, rounds=1)
+    assert [(row["implementation"], row["skipped"]) for row in rows] == [
+        ("rnnjax", None),
+        ("flax.linen", None),
+    ]
+
+
+def test_long_unrolled_loops_are_left_out():
+    case = Case("Elman", FORWARD, SIZE._replace(T=65))
+    (arm,) = [a for a in speed.arms_of(case, (), quick=False) if a.name == "Unrolled()"]
+    (row,) = speed.measure_case(case, [arm], None, peak=1.0)
+    assert row["skipped"] == "compiling takes minutes beyond T = 64"
+
+
+def test_packed_weights_are_those_that_cudnn_unpacks():
+    cell, params = speed_models.ours(rnnjax.LSTM, SIZE)
+    packed = speed_models.pack_cudnn(interop.to_torch(cell, params))
+    unpacked = rnn.unpack_lstm_weights(packed, SIZE.D, SIZE.N, 1, False)
+    xs = jax.random.normal(jax.random.key(2), (SIZE.B, SIZE.T, SIZE.D))
+    zeros = jnp.zeros((1, SIZE.B, SIZE.N))
+    lengths = jnp.full((SIZE.B,), SIZE.T, jnp.int32)
+    ys, *_ = rnn.lstm_ref(xs, zeros, zeros, *unpacked, lengths, SIZE.D, SIZE.N, 1, 0.0, False)
+    _, expected = rnnjax.scan(cell, params, xs.swapaxes(0, 1))
+    np.testing.assert_allclose(ys, expected.swapaxes(0, 1), atol=1e-6)
+
+
+def test_peers_are_chosen_by_name(capsys, monkeypatch):
+    with pytest.raises(OptionError, match=r"--peers must be among flax\.linen, .*; got flux"):
+        speed.choose_peers(SpeedOptions(peers=("flux",)))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "keras" else found(n))
+    assert speed.choose_peers(SpeedOptions(peers=("keras", "flax.nnx"))) == ("flax.nnx",)
+    assert capsys.readouterr().out == "keras is not installed and left out.\n"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_measuring(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(SystemExit, match=r"--out must be a folder that can be written; got "):
+        command.main(["speed", "--quick", "--out", str(blocked / "results")])
+
+
+# --- what is said of the times -----------------------------------------------------------------
+
+
+def row(implementation, strategy, milliseconds, cell="LSTM", direction=FORWARD, skipped=None):
+    return {
+        "cell": cell,
+        "implementation": implementation,
+        "strategy": strategy,
+        **SIZE._asdict(),
+        "pass": direction,
+        "milliseconds": milliseconds,
+        "milliseconds_median": milliseconds,
+        "peak_bytes": 1000,
+        "compile_seconds": 0.5,
+        "gflops": 1.0,
+        "share_of_peak": 0.25,
+        "skipped": skipped,
+    }
+
+
+ROWS = [
+    row("rnnjax", "Auto()", 2.0),
+    row("rnnjax", "Sequential()", 3.0),
+    row("rnnjax", "Unrolled()", None, skipped="compiling takes minutes beyond T = 64"),
+    row("haiku", "LSTM", 4.0),
+    row("torch", "LSTM", 1.0),
+    row("rnnjax", "Auto()", 2.0, "GRU"),
+    row("rnnjax", "Sequential()", 1.9, "GRU"),
+    row("haiku", "GRU", 6.0, "GRU"),
+]
+
+
+def test_groups_find_the_fastest():
+    lstm, gru = speed_rows.groups(ROWS)
+    assert (lstm.fastest_peer()["implementation"], lstm.speedup()) == ("torch", 0.5)
+    assert lstm.speedup(jax_only=True) == 2.0
+    assert gru.speedup("Sequential()") == pytest.approx(6 / 1.9)
+    assert (lstm.fastest_strategy()["strategy"], lstm.of("Unrolled()")) == ("Sequential()", None)
+
+
+def test_losses_come_first_and_gaps_have_their_reason(tmp_path):
+    summary = speed.summarise(ROWS)
+    assert "LSTM forward 2× (2×), GRU forward 3× (3×)" in summary
+    assert "LSTM forward 0.5× (0.5×), GRU forward 3× (3×)" in summary
+    assert "It loses in 1 of 2 rows." in summary
+    assert "Unrolled(): compiling takes minutes beyond T = 64" in summary
+    lost, means, everything = speed.tabulate(ROWS)
+    assert [line[0] for line in lost.rows] == ["LSTM"]
+    assert (len(means.rows), len(everything.rows)) == (2, 2)
+    found = results.Results("speed", "a device", 1, {}, None, "2026-01-01", summary, ROWS)
+    figure = speed.draw(found)
+    assert [axes.get_title() for axes in figure.axes] == [FORWARD, TRAINING]
+    figure.savefig(tmp_path / "picture.png")

@@ -420,9 +420,12 @@ INSIDE = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("inside", INSIDE.values(), ids=INSIDE)
-@pytest.mark.parametrize("kind", ["bahdanau", "luong", "input feeding"])
-def test_decoders_keep_the_contract(kind, inside):
+# The table of cells has the other pairs.
+@pytest.mark.parametrize(
+    ("kind", "name"), [("bahdanau", "stack"), ("luong", "lstm"), ("input feeding", "gru")]
+)
+def test_decoders_keep_the_contract(kind, name):
+    inside = INSIDE[name]
     if kind == "bahdanau":
         return check_cell(rnnjax.BahdanauDecoder(inside, BIASED, M), jax.random.key(0), D)
     decoder = rnnjax.LuongDecoder(inside, MULTIPLICATIVE, M, 8)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import rnnjax
+from tests.cases import CELLS
 
 D, N = 8, 128
 CELL = rnnjax.LSTM(N)
@@ -69,9 +70,23 @@ def test_auto_follows_the_bound():
     unbounded = rnnjax.Auto().select(CELL, params, xs)
     roomy = rnnjax.Auto(memory_bytes=10**9).select(CELL, params, xs)
     tight = rnnjax.Auto(memory_bytes=10**6).select(CELL, params, xs)
-    assert unbounded[0] == roomy[0] == rnnjax.Sequential()
+    assert unbounded[0] == roomy[0] == rnnjax.Sequential(defer=True)
     assert tight[0] == rnnjax.Chunked()
     assert "over the bound of 1,000,000" in tight[1]
+
+
+def test_auto_defers_where_every_layer_can():
+    gated, plain = rnnjax.Zoneout(rnnjax.GRU(4)), CELLS["attend"]
+    layers = {"gated": (gated, rnnjax.LSTM(4)), "mixed": (gated, plain)}
+    picked = {}
+    for name, cells in layers.items():
+        stack = rnnjax.Stack((rnnjax.Stack(cells), rnnjax.Elman(4)))
+        params = stack.init(jax.random.key(0), D)
+        xs = jax.ShapeDtypeStruct((5, 2, D), jnp.float32)
+        picked[name] = rnnjax.Auto().select(stack, params, xs)
+    assert picked["gated"][0] == rnnjax.Sequential(defer=True)
+    assert picked["mixed"][0] == rnnjax.Sequential()
+    assert picked["mixed"][1].startswith("a plain cell cannot defer")
 
 
 @pytest.mark.parametrize("cell", [rnnjax.Elman(N), rnnjax.LSTM(N), rnnjax.GRU(N)])

@@ -38,13 +38,15 @@ class Tables:
 
 @dataclasses.dataclass(frozen=True)
 class Choose:
-    """Show what Auto picks, and what the results of the speed benchmark say to it.
+    """Let Auto pick what the results of the speed benchmark show to be fastest.
 
     Args:
         results: the folder with a folder of result files for each device.
+        out: the module to write.
     """
 
     results: Path = RESULTS
+    out: Path = Path("rnnjax/strategies/measured.py")
 
 
 def main(args: Sequence[str]) -> None:
@@ -72,7 +74,7 @@ def listing() -> str:
     """Return the names, a line each."""
     lines = {
         **benchmarks.BENCHMARKS,
-        "choose": "Show what Auto picks, and what the results of speed say to it.",
+        "choose": "Let Auto pick what the results of speed show to be fastest.",
         "tables": "Generate docs/benchmarks.md from the result files.",
     }
     width = max(map(len, lines))
@@ -126,11 +128,13 @@ def generate(options: Tables) -> None:
 
 
 def choose_strategy(options: Choose) -> None:
-    """Print a table for each device on which the speed benchmark was run."""
-    for path in document.find_results(options.results):
-        if path.stem == "speed":
-            found = load(path)
-            rich.print(choose.table(found.device, found.rows).rich())
+    """Write what Auto picks, and print what it costs on each device that was measured."""
+    paths = document.find_results(options.results)
+    found = [load(path) for path in paths if path.stem == "speed"]
+    options.out.write_text(choose.module(found), encoding="utf-8")
+    print(f"{options.out}; what Auto picked before:")
+    for results in found:
+        rich.print(choose.table(results).rich())
 
 
 def redraw(path: Path) -> None:

@@ -49,9 +49,7 @@ class Torch:
 
     def close(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.communicate(timeout=60)
 
     def _ask(self, **request: Any) -> dict:
         assert self.process.stdin is not None

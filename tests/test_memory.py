@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import rnnjax
+from rnnjax.strategies.measured import MEASURED, Sizes
 from tests.cases import CELLS
 
 D, N = 8, 128
@@ -64,29 +65,41 @@ def test_a_stack_is_bounded_as_a_whole(size):
     assert bytes_of(rnnjax.Chunked(size)).temp_size_in_bytes < whole / 5
 
 
+def pick(cell, batch=4, in_dim=D, **options):
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), in_dim))
+    xs = jax.ShapeDtypeStruct((1000, batch, in_dim), jnp.float32)
+    return rnnjax.Auto(**options).select(cell, params, xs)
+
+
 def test_auto_follows_the_bound():
-    params = CELL.init(jax.random.key(0), D)
-    xs = jax.ShapeDtypeStruct((1000, 4, D), jnp.float32)
-    unbounded = rnnjax.Auto().select(CELL, params, xs)
-    roomy = rnnjax.Auto(memory_bytes=10**9).select(CELL, params, xs)
-    tight = rnnjax.Auto(memory_bytes=10**6).select(CELL, params, xs)
-    assert unbounded[0] == roomy[0] == rnnjax.Sequential(defer=True)
-    assert tight[0] == rnnjax.Chunked()
+    unbounded, roomy = pick(CELL), pick(CELL, memory_bytes=10**9)
+    tight = pick(CELL, memory_bytes=10**6)
+    assert unbounded[0] == roomy[0] != tight[0] == rnnjax.Chunked()
     assert "over the bound of 1,000,000" in tight[1]
+    assert "within the bound of 1,000,000,000" in roomy[1]
 
 
-def test_auto_defers_where_every_layer_can():
-    gated, plain = rnnjax.Zoneout(rnnjax.GRU(4)), CELLS["attend"]
-    layers = {"gated": (gated, rnnjax.LSTM(4)), "mixed": (gated, plain)}
-    picked = {}
-    for name, cells in layers.items():
-        stack = rnnjax.Stack((rnnjax.Stack(cells), rnnjax.Elman(4)))
-        params = stack.init(jax.random.key(0), D)
-        xs = jax.ShapeDtypeStruct((5, 2, D), jnp.float32)
-        picked[name] = rnnjax.Auto().select(stack, params, xs)
-    assert picked["gated"][0] == rnnjax.Sequential(defer=True)
-    assert picked["mixed"][0] == rnnjax.Sequential()
-    assert picked["mixed"][1].startswith("a plain cell cannot defer")
+def test_auto_picks_what_was_fastest_for_the_nearest_sizes():
+    strategy, reason = pick(rnnjax.Zoneout(rnnjax.LSTM(120)), batch=18, in_dim=140)
+    nearest = Sizes(gates=4, batch=16, in_dim=128, hidden=128)
+    assert strategy == MEASURED[nearest] == rnnjax.Sequential(defer=True)
+    assert str(nearest) in reason
+    assert pick(rnnjax.GRU(50), batch=300, in_dim=60)[0] == rnnjax.Sequential()
+
+
+def test_auto_leaves_a_plain_cell_and_each_layer_to_itself():
+    plain = CELLS["attend"]
+    assert pick(plain)[0] == rnnjax.Sequential()
+    stack = rnnjax.Stack((rnnjax.LSTM(4), plain))
+    assert pick(stack)[0] == (rnnjax.Auto(), rnnjax.Auto())
+    params = stack.init(jax.random.key(0), D)
+    xs, context = (
+        jnp.ones((5, 2, D)),
+        jax.tree.map(lambda s: jnp.ones((2, *s.shape), s.dtype), stack.context_shapes()),
+    )
+    _, ys = rnnjax.scan(stack, params, xs, context=context)
+    _, expected = rnnjax.scan(stack, params, xs, context=context, strategy=rnnjax.Sequential())
+    assert jnp.allclose(ys, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", [rnnjax.Elman(N), rnnjax.LSTM(N), rnnjax.GRU(N)])

@@ -1,6 +1,7 @@
 """The speed benchmark: every library computes the same, and what is said of the times is true."""
 
 import importlib.util
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ from jax.experimental import rnn
 
 import rnnjax
 from benchmarks import __main__ as command
-from benchmarks import results, speed, speed_models, speed_rows
+from benchmarks import choose, results, speed, speed_models, speed_rows
 from benchmarks.benchmark import OptionError
 from benchmarks.speed import Case, SpeedOptions
 from benchmarks.speed_models import Size
 from benchmarks.speed_rows import FORWARD, TRAINING
 from rnnjax import interop
+from rnnjax.strategies import measured
 
 SIZE = Size(T=5, B=2, D=3, N=4, dtype="float32")
 JAX_PEERS = tuple(name for name in speed.PEERS if name != "torch")
@@ -33,8 +35,9 @@ def installed(names):
     return tuple(name for name in names if importlib.util.find_spec(name) is not None)
 
 
-@pytest.mark.parametrize("direction", [FORWARD, TRAINING])
-@pytest.mark.parametrize("cell", speed_models.CELLS)
+@pytest.mark.parametrize(
+    ("cell", "direction"), [("LSTM", TRAINING), ("GRU", FORWARD), ("Elman", TRAINING)]
+)
 def test_all_libraries_compute_the_same(cell, direction, monkeypatch):
     monkeypatch.setattr(speed_models, "STRATEGIES", {k: speed_models.STRATEGIES[k] for k in FEW})
     monkeypatch.setattr(speed, "STRATEGIES", FEW)
@@ -108,6 +111,25 @@ def test_a_folder_that_cannot_be_written_is_refused_before_measuring(tmp_path):
     blocked.write_text("")
     with pytest.raises(SystemExit, match=r"--out must be a folder that can be written; got "):
         command.main(["speed", "--quick", "--out", str(blocked / "results")])
+
+
+MEASURED = [results.load(path) for path in sorted(command.RESULTS.glob("*/speed.json"))]
+
+
+def test_auto_is_near_the_fastest_where_it_was_measured():
+    for found in MEASURED:
+        rows = speed_rows.groups(found.rows)
+        behind = [choose.slowdown(group, choose.picked(group)) for group in rows]
+        assert speed_rows.mean(behind) < 1.05
+        assert max(behind) < 1.15
+        assert sum(ratio > choose.NEAR for ratio in behind) <= 1
+
+
+def test_what_auto_picks_is_generated_from_the_results(tmp_path, capsys):
+    out = tmp_path / "measured.py"
+    command.main(["choose", "--out", str(out)])
+    assert out.read_text(encoding="utf-8") == inspect.getsource(measured)
+    assert "what Auto picks" in capsys.readouterr().out
 
 
 # --- what is said of the times -----------------------------------------------------------------

@@ -2,25 +2,28 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from rnnjax import checks
 from rnnjax.array_typing import Carry, Params, PyTree
-from rnnjax.cell import Cell, one_step, with_context
+from rnnjax.cell import Cell, Keyed, one_step, with_context
 from rnnjax.recurrence import Recurrence, Strategy, execute, row_of
 from rnnjax.strategies.chunked import Chunked
+from rnnjax.strategies.measured import MEASURED, Sizes
 from rnnjax.strategies.sequential import Sequential
 
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Strategy):
-    """``Sequential``, with ``defer`` where every cell is gated; ``Chunked()`` under a memory bound.
+    """What was measured to be fastest for the sizes; ``Chunked()`` under a memory bound.
 
-    Deferring changes no value and is what trains fastest (``docs/benchmarks.md``); ``Chunked()`` is
-    picked where what training saves would not fit.
+    ``Sequential`` with the options that were fastest for the nearest sizes of those in
+    ``rnnjax/strategies/measured.py``, each layer of a stack by its own; a plain cell runs under
+    ``Sequential()``. ``Chunked()`` is picked where what training saves would not fit.
 
     Args:
         memory_bytes: the bound on what the forward pass may save for the backward pass; None: no
@@ -55,8 +58,8 @@ class Auto(Strategy):
         *,
         context: dict[str, PyTree] | None = None,
         platform: str = "cpu",
-    ) -> tuple[Strategy, str]:
-        """Return the strategy for these shapes and the reason for it.
+    ) -> tuple[Strategy | tuple[Strategy, ...], str]:
+        """Return the strategy for these shapes, of a stack one a layer, and the reason for it.
 
         Args:
             cell: the cell.
@@ -78,28 +81,52 @@ class Auto(Strategy):
         strategy, _ = self._rule(recurrence.cell, params, recurrence.inputs.x)
         return execute(strategy, recurrence)
 
-    def _rule(self, cell: Cell, row_params: Params, xs: PyTree) -> tuple[Strategy, str]:
-        within, why = _fastest(cell)
-        if self.memory_bytes is None:
-            return within, f"{why}; no memory bound was given"
+    def _rule(self, cell: Cell, row_params: Params, xs: PyTree) -> tuple[Any, str]:
         time, batch = jax.tree.leaves(xs)[0].shape[:2]
-        saved = time * batch * saved_bytes(cell, row_params, row_of(xs, 2))
-        words = f"training saves about {saved:,} bytes over {time:,} steps of {batch:,} rows"
-        if saved <= self.memory_bytes:
-            return within, f"{why}; {words}, within the bound of {self.memory_bytes:,}"
-        return Chunked(), f"{words}, over the bound of {self.memory_bytes:,}"
+        x = row_of(xs, 2)
+        words = "no memory bound was given"
+        if self.memory_bytes is not None:
+            saved = time * batch * saved_bytes(cell, row_params, x)
+            words = f"training saves about {saved:,} bytes over {time:,} steps of {batch:,} rows"
+            if saved > self.memory_bytes:
+                return Chunked(), f"{words}, over the bound of {self.memory_bytes:,}"
+            words += f", within the bound of {self.memory_bytes:,}"
+        layers = cell.layers()
+        if layers is not None:
+            return (Auto(),) * len(layers), f"{words}; each layer has a strategy of its own"
+        strategy, why = _fastest(cell, row_params, x, batch)
+        return strategy, f"{words}; {why}"
 
 
-def _fastest(cell: Cell) -> tuple[Strategy, str]:
-    """Return what runs fastest where memory is no matter: what ``benchmarks choose`` finds."""
-    if all(each.gated() is not None for each in _flat_layers(cell)):
-        return Sequential(defer=True), "gated cells train faster with their gradients deferred"
-    return Sequential(), "a plain cell cannot defer its gradients"
+def _fastest(cell: Cell, row_params: Params, x: PyTree, batch: int) -> tuple[Sequential, str]:
+    """Return what was fastest for the nearest sizes."""
+    if cell.gated() is None:
+        return Sequential(), "a plain cell is run step by step"
+    sizes = _sizes(cell, row_params, x, batch)
+    nearest = min(MEASURED, key=functools.partial(_distance, sizes))
+    return MEASURED[nearest], f"of the sizes that were measured, {nearest} is the nearest"
 
 
-def _flat_layers(cell: Cell) -> list[Cell]:
-    layers = cell.layers()
-    return [cell] if layers is None else [one for each in layers for one in _flat_layers(each)]
+def _sizes(cell: Cell, row_params: Params, x: PyTree, batch: int) -> Sizes:
+    """Count gates and widths of a gated cell."""
+    gated = cell.gated()
+    assert gated is not None, "a plain cell has no gates"
+
+    def parts(params: Params, x: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        h = gated.hidden(cell.initial_carry(params))
+        return x.x if isinstance(x, Keyed) else x, h, gated.mix(params, h, cell.encode(params, x))
+
+    widths = [
+        sum(leaf.size for leaf in jax.tree.leaves(part))
+        for part in jax.eval_shape(parts, row_params, x)
+    ]
+    in_dim, hidden, mixed = (max(1, width) for width in widths)
+    return Sizes(mixed / hidden, batch, in_dim, hidden)
+
+
+def _distance(a: Sizes, b: Sizes) -> float:
+    """Return how far apart two sizes are, by the logarithms of their ratios."""
+    return sum(math.log(x / y) ** 2 for x, y in zip(a, b, strict=True))
 
 
 def saved_bytes(cell: Cell, row_params: Params, x: PyTree) -> int:

@@ -4,7 +4,7 @@ Write one step for one example; ``scan`` runs it over time and batch, in any of 
 give the same answer.
 """
 
-from rnnjax import decoding, diagnostics, initializers, interop, testing
+from rnnjax import ctc, decoding, diagnostics, initializers, interop, testing
 from rnnjax.bidirectional import bidirectional, init_bidirectional
 from rnnjax.cell import Cell, Gated, GatedCell, Keyed, Operator, product
 from rnnjax.cells.conv_lstm import ConvLSTM
@@ -90,6 +90,7 @@ __all__ = [
     "Wrapper",
     "Zoneout",
     "bidirectional",
+    "ctc",
     "decoding",
     "diagnostics",
     "drop_connect",

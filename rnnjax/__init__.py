@@ -4,7 +4,7 @@ Write one step for one example; ``scan`` runs it over time and batch, in any of 
 give the same answer.
 """
 
-from rnnjax import decoding, diagnostics, initializers, interop, testing
+from rnnjax import ctc, decoding, diagnostics, initializers, interop, testing
 from rnnjax.attention import (
     AdditiveAttention,
     Attended,
@@ -124,6 +124,7 @@ __all__ = [
     "Zoneout",
     "attention_memory",
     "bidirectional",
+    "ctc",
     "decoding",
     "diagnostics",
     "drop_connect",

@@ -506,6 +506,11 @@ def same_shapes(owner: str, name: str, a: PyTree, other: str, b: PyTree) -> None
 # Arguments of functions that step through a batch on their own
 
 
+def array(owner: str, name: str, value: Any) -> Any:
+    """Check that a value is one array and no list of numbers; return its abstract value."""
+    return _array(f"{owner}: {name}", value)[1]
+
+
 def integers(owner: str, name: str, value: Any) -> tuple[int, ...]:
     """Check that a value is one array of integers; return its shape."""
     name, leaf = _array(f"{owner}: {name}", value)

@@ -23,19 +23,21 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "min_p": (lambda x: 0 <= x < 1, "in [0, 1); None keeps every token"),
     "repetition_penalty": (lambda x: 0 < x < math.inf, "above 0 and finite; None changes nothing"),
     "length_penalty": (math.isfinite, "finite; 0 ranks by the log probability alone"),
+    "score_weight": (lambda x: 0 <= x < math.inf, "at least 0, which ignores it, and finite"),
+    "length_bonus": (math.isfinite, "finite; 0 leaves it out"),
 }
 
 
-def step_function(owner: str, step_fn: Any) -> Any:
+def step_function(owner: str, name: str, step_fn: Any) -> Any:
     """Return the step function as a pytree, which a plain function becomes without leaves."""
-    checks.function(owner, "step_fn", step_fn)
+    checks.function(owner, name, step_fn)
     if not jax.tree_util.all_leaves([step_fn]):
         return step_fn
     try:
         hash(step_fn)
     except TypeError as error:
         raise TypeError(
-            f"{owner}: step_fn must be hashable or a pytree; {type(step_fn).__name__} is neither: "
+            f"{owner}: {name} must be hashable or a pytree; {type(step_fn).__name__} is neither: "
             f"{error}. Pass arrays as jax.tree_util.Partial(function, params)."
         ) from error
     return Partial(step_fn)

@@ -97,7 +97,7 @@ def beam_search(
         >>> better.lengths.tolist(), better.scores.shape
         ([[2]], (1, 1))
     """
-    step_fn = arguments.step_function("beam_search", step_fn)
+    step_fn = arguments.step_function("beam_search", "step_fn", step_fn)
     checks.positive_int("beam_search", "max_length", max_length)
     batch = arguments.start("beam_search", start)
     size = arguments.vocabulary("beam_search", step_fn, carry, context, batch)

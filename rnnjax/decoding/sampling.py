@@ -216,7 +216,7 @@ def _prepare(
     context: Any,
 ) -> tuple[_Model, _State]:
     """Check the arguments that sample and stream have in common, and read the prompt."""
-    step_fn = arguments.step_function(owner, step_fn)
+    step_fn = arguments.step_function(owner, "step_fn", step_fn)
     time, batch = arguments.prompt(owner, prompt)
     arguments.lengths(owner, lengths, time, batch)
     keys = arguments.keys(owner, key, batch)

@@ -130,14 +130,16 @@ def scorer(owner: str, score_fn: Any, state: PyTree, rows: int, size: int) -> No
             f"{jax.tree.structure(out)}."
         )
     checks.returned(owner, "score_fn", "state", state, out[0])
-    shape, dtype = getattr(out[1], "shape", None), getattr(out[1], "dtype", None)
+    shape = getattr(out[1], "shape", None)
     if shape != (rows, size):
         raise ValueError(
             f"{owner}: score_fn must return log probabilities (B · width, V) = ({rows}, {size}), "
             f"an entry for every symbol of the logits; got {shape}."
         )
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"{owner}: score_fn must return floating-point numbers; got {dtype}.")
+    if not jnp.issubdtype(out[1].dtype, jnp.floating):
+        raise TypeError(
+            f"{owner}: score_fn must return floating-point numbers; got {out[1].dtype}."
+        )
 
 
 # At module level, so that eval_shape keeps what it traced from call to call.

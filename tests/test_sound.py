@@ -94,10 +94,13 @@ def promise_too_much(path):
 
 BROKEN = {
     "empty": (lambda p: p.write_bytes(b""), "the file is empty"),
-    "truncated": (cut, "truncated: 2,036 bytes of 2,046"),
-    "truncated in the header": (lambda p: cut(p, 2010), "truncated: 36 bytes of 2,046"),
-    "fewer samples than promised": (promise_too_much, "truncated"),
-    "text": (lambda p: p.write_text("I am no sound."), "not a wav file.*I am no sound"),
+    "truncated": (cut, "truncated: 1,992 bytes of samples of 2,002"),
+    "truncated in the header": (lambda p: cut(p, 2010), "truncated: it ends before"),
+    "fewer samples than promised": (
+        promise_too_much,
+        "truncated: 2,002 bytes of samples of 10,000",
+    ),
+    "text": (lambda p: p.write_text("I am no sound."), "not a wav file.*I am no soun"),
     "short text": (lambda p: p.write_text("no"), "not a wav file"),
     "mp3 inside": (lambda p: wav(p, b"12345678", 16, code=0x55), "cannot be read.*Convert it"),
     "no samples": (lambda p: wav(p, b"", 16), "no samples"),

@@ -10,6 +10,7 @@ import functools
 import math
 import os
 import warnings
+from typing import BinaryIO, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ from rnnjax.array_typing import Array, Float, Int, Key
 
 HOUR = 3600  # seconds
 FLOOR = 1e-10  # of the power of a band, so that its logarithm is finite
+
+ByteOrder: TypeAlias = Literal["little", "big"]
+BYTE_ORDERS: dict[bytes, ByteOrder] = {b"RIFF": "little", b"RF64": "little", b"RIFX": "big"}
 
 FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
 """What is 1 in samples of each kind; SciPy moves 24 bits to the upper end of 32."""
@@ -67,28 +71,22 @@ def read_wav(path: str | os.PathLike[str], rate: int) -> NDArray[np.float32]:
 
 def _read(path: str | os.PathLike[str]) -> tuple[int, NDArray]:
     """Read rate and samples as they are in the file."""
-    size = os.path.getsize(path)
-    if not size:
+    if not os.path.getsize(path):
         raise ValueError(f"{path}: the file is empty. Copy it anew, or leave it out.")
     with open(path, "rb") as file:
         header = file.read(12)
-    if header[:4] not in (b"RIFF", b"RIFX", b"RF64") or header[8:] != b"WAVE":
-        raise ValueError(
-            f"{path}: not a wav file, which begins RIFF…WAVE; got {header!r}. Convert it: ffmpeg "
-            f"-i FILE out.wav."
-        )
-    order = "big" if header[:4] == b"RIFX" else "little"
-    promised = 8 + int.from_bytes(header[4:8], order)
-    if header[:4] != b"RF64" and promised > size:  # RF64 has its size elsewhere
-        raise _truncated(path, f"{size:,} bytes of {promised:,}")
+        if header[:4] not in BYTE_ORDERS or header[8:] != b"WAVE":
+            raise ValueError(
+                f"{path}: not a wav file, which begins RIFF…WAVE; got {header!r}. Convert it: "
+                f"ffmpeg -i FILE out.wav."
+            )
+        if header[:4] != b"RF64":  # which has its sizes elsewhere
+            _check_whole(path, file, BYTE_ORDERS[header[:4]])
     try:
         with warnings.catch_warnings():
             # What follows the samples, tags for instance, may be anything.
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
-            warnings.filterwarnings("error", "Reached EOF prematurely", wavfile.WavFileWarning)
             return wavfile.read(path)
-    except wavfile.WavFileWarning as error:
-        raise _truncated(path, str(error)) from error
     except Exception as error:  # SciPy raises whatever the bytes lead to, struct.error for one
         raise ValueError(
             f"{path}: this wav file cannot be read: {error}. Convert it to 16-bit PCM: ffmpeg "
@@ -96,8 +94,22 @@ def _read(path: str | os.PathLike[str]) -> tuple[int, NDArray]:
         ) from error
 
 
-def _truncated(path: str | os.PathLike[str], what: str) -> ValueError:
-    return ValueError(f"{path}: truncated: {what}. Copy it anew, or leave it out.")
+def _check_whole(path: str | os.PathLike[str], file: BinaryIO, order: ByteOrder) -> None:
+    """Go from chunk to chunk to the samples; SciPy returns those that are there, be they few."""
+    size, place = os.path.getsize(path), 12
+    while place + 8 <= size:
+        file.seek(place)
+        name, count = file.read(4), int.from_bytes(file.read(4), order)
+        place += 8
+        if name == b"data" and place + count > size:
+            raise ValueError(
+                f"{path}: truncated: {size - place:,} bytes of samples of {count:,}. Copy it anew, "
+                f"or leave it out."
+            )
+        if name == b"data":
+            return
+        place += count + count % 2
+    raise ValueError(f"{path}: truncated: it ends before the samples. Copy it anew.")
 
 
 def _as_floats(raw: NDArray) -> NDArray[np.float64]:

@@ -125,8 +125,12 @@ def _sizes(cell: Cell, row_params: Params, x: PyTree, batch: int) -> Sizes:
 
 
 def _distance(a: Sizes, b: Sizes) -> float:
-    """Return how far apart two sizes are, by the logarithms of their ratios."""
-    return sum(math.log(x / y) ** 2 for x, y in zip(a, b, strict=True))
+    """Return how far apart two sizes are, by the logarithms of their ratios.
+
+    An exported program may leave B open: then any B is as near as another.
+    """
+    known = [(x, y) for x, y in zip(a, b, strict=True) if isinstance(x, int | float)]
+    return sum(math.log(x / y) ** 2 for x, y in known)
 
 
 def saved_bytes(cell: Cell, row_params: Params, x: PyTree) -> int:

@@ -1,0 +1,262 @@
+"""What a translator leaves: scores beside baselines, a picture, ten outputs that nobody picked."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from examples.support import machine, pairs
+from examples.support.pairs import Corpus, Question
+from examples.support.translation_baselines import BASELINES
+from examples.support.translation_scores import compare, exact, human, numbers_right
+from rnnjax import training
+
+FILES = SCORES, PICTURE, OUTPUTS = ("scores.json", "translation.png", "outputs.md")
+OURS, GREEDY = "this model", "this model, greedy"
+LONGER = (1_000_000, 9_999_999)  # numbers that have a digit more than any that was learnt
+PACKAGES = ("jax", "flax", "optax", "rnnjax", "sacrebleu", "scikit-learn", "tokenizers")
+
+Alignment = tuple[list[str], list[str], Any]
+"""Symbols of a source (S), of its translation (T), and the weights (T, S)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained translator.
+
+    Attributes:
+        corpus: what it has learnt from and is tested on.
+        is_numbers: whether it spells numbers.
+        fitted: what training left.
+        options: the run's.
+        translate: (sources, width) → translations.
+        attend: (source, translation) → the alignment, None without attention.
+    """
+
+    corpus: Corpus
+    is_numbers: bool
+    fitted: training.Fitted
+    options: dict[str, Any]
+    translate: Callable[[Sequence[str], int], list[str]]
+    attend: Callable[[str, str], Alignment | None]
+
+
+def score(outcome: Outcome) -> dict[str, Any]:
+    """Score the test once, by beam search and greedily, beside what needs no network."""
+    questions = pairs.questions(outcome.corpus.test)
+    sources = [question.source for question in questions]
+    by_beam = outcome.translate(sources, outcome.options["beam"])
+    greedy = outcome.translate(sources, 1)
+    scores = score_numbers if outcome.is_numbers else score_sentences
+    fitted, params = outcome.fitted, jax.tree.leaves(outcome.fitted.state.params)
+    assert fitted.best is not None
+    return {
+        "data": outcome.options["data"],
+        "pairs": {name: len(part) for name, part in outcome.corpus._asdict().items()},
+        "parameters": sum(leaf.size for leaf in params),
+        "training_seconds": fitted.records[-1]["seconds"],
+        "compilation_seconds": sum(fitted.compilations.values()),
+        "best_step": fitted.best.step,
+        "validation": validation_of(fitted),
+        "test": scores(outcome, questions, by_beam, greedy),
+        "outputs": unpicked(questions, by_beam),
+        "options": outcome.options,
+        "device": machine.device(),
+        "versions": machine.versions(*PACKAGES),
+    }
+
+
+def score_numbers(
+    outcome: Outcome, questions: Sequence[Question], by_beam: list[str], greedy: list[str]
+) -> dict[str, Any]:
+    """The share of numbers that are right, and of those with seven digits."""
+    sources = [question.source for question in questions]
+    longer = [pair.source for pair in pairs.numbers(*LONGER, sizes=(0, 0, 1000)).test]
+    translations = outcome.translate(longer, outcome.options["beam"])
+    return {
+        OURS: numbers_right(by_beam, sources),
+        GREEDY: numbers_right(greedy, sources),
+        "seven digits": numbers_right(translations, longer),
+        "seven_digit_outputs": dict(zip(longer[:3], translations[:3], strict=True)),
+    }
+
+
+def score_sentences(
+    outcome: Outcome, questions: Sequence[Question], by_beam: list[str], greedy: list[str]
+) -> dict[str, Any]:
+    """BLEU and chrF with intervals, against what translates without a network, and people.
+
+    The baselines learn from the validation pairs, too.
+    """
+    known = [*outcome.corpus.train, *outcome.corpus.validation]
+    sources = [question.source for question in questions]
+    others = {name: baseline(known, sources) for name, baseline in BASELINES.items()}
+    everything = pairs.questions([*known, *outcome.corpus.test])
+    twice = any(len(question.references) > 1 for question in everything)
+    return {
+        **compare({OURS: by_beam, GREEDY: greedy, **others}, questions),
+        "human": human(everything) if twice else None,
+        "exact": exact(by_beam, questions),
+        "sentences": len(questions),
+    }
+
+
+def validation_of(fitted: training.Fitted) -> dict[str, float]:
+    """The scores of the params that are kept."""
+    assert fitted.best is not None
+    best = next(record for record in fitted.records if record["step"] == fitted.best.step)
+    name = "validation_"
+    return {n.removeprefix(name): value for n, value in best.items() if n.startswith(name)}
+
+
+def unpicked(questions: Sequence[Question], translations: Sequence[str]) -> list[dict[str, Any]]:
+    """Ten outputs: those whose sources have the lowest hashes."""
+    asked = zip(questions, translations, strict=True)
+    order = sorted(asked, key=lambda pair: sha256(pair[0].source.encode()).hexdigest())
+    return [
+        {"source": q.source, "references": list(q.references), "output": translation}
+        for q, translation in order[:10]
+    ]
+
+
+# --- what is kept ---
+
+
+def keep(folder: Path, outcome: Outcome, scores: dict[str, Any]) -> None:
+    """Write the scores, the outputs and the picture."""
+    text = json.dumps(scores, indent=2, default=str, ensure_ascii=False)
+    (folder / SCORES).write_text(text + "\n", "utf-8")
+    (folder / OUTPUTS).write_text(table_of_outputs(scores["outputs"]), "utf-8")
+    first = scores["outputs"][0]
+    alignment = outcome.attend(first["source"], first["output"])
+    draw(scores, alignment).savefig(folder / PICTURE, dpi=150)
+
+
+def table_of_outputs(outputs: Sequence[dict[str, Any]]) -> str:
+    """The ten outputs in Markdown.
+
+    Example:
+        >>> outputs = [{"source": "1", "references": ["một"], "output": "hai"}]
+        >>> print(table_of_outputs(outputs), end="")
+        | source | reference | output |
+        | --- | --- | --- |
+        | 1 | một | hai |
+    """
+    rows = [[o["source"], " / ".join(o["references"]), o["output"]] for o in outputs]
+    rows = [["source", "reference", "output"], ["---"] * 3, *rows]
+    return "".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows
+    )
+
+
+def say(scores: dict[str, Any]) -> None:
+    """Print how the model did, beside the others."""
+    test = scores["test"]
+    if "seven digits" in test:
+        for name in (OURS, GREEDY, "seven digits"):
+            print(f"{name:20} {test[name]['exact']:7.2%} right", end="")
+            print(f", {test[name]['last_six_digits']:.2%} from the last six digits on")
+        return
+    for name, found in systems(test).items():
+        measured = (f"{m} {words_of(found[m])}" for m in ("BLEU", "chrF"))
+        print(f"{name:20} {'   '.join(measured)}")
+    for signature in test["signatures"].values():
+        print(signature)
+
+
+def systems(test: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The systems among the scores of a test, people the last."""
+    return {
+        name: found
+        for name, found in test.items()
+        if isinstance(found, dict) and "BLEU" in found
+        if name != "signatures"
+    }
+
+
+def words_of(found: dict[str, float]) -> str:
+    """A score and its interval.
+
+    Example:
+        >>> words_of({"score": 12.34, "low": 10.0, "high": 14.0, "p": 0.001})
+        '12.3 [10.0, 14.0]'
+    """
+    return f"{found['score']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
+
+
+# --- the picture ---
+
+INK, OURS_COLOUR, OTHERS_COLOUR, HUMAN = "#333333", "#0072b2", "#b9b9b9", "#d55e00"
+
+
+def draw(scores: dict[str, Any], alignment: Alignment | None) -> Figure:
+    """Where the decoder looked, and how good it is beside the others."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    if alignment is None:
+        right = figure.subplots()
+    else:
+        left, right = figure.subplots(1, 2)
+        draw_alignment(left, alignment)
+    if "seven digits" in scores["test"]:
+        draw_digits(right, scores["test"])
+    else:
+        draw_bars(right, scores["test"])
+    return figure
+
+
+def draw_alignment(ax: Axes, alignment: Alignment) -> None:
+    """A row for each symbol that was written: the darker, the more it was read from there."""
+    source, target, weights = alignment
+    image = ax.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(source)), source, rotation=45 if len(source) > 8 else 0)
+    ax.set_yticks(range(len(target)), target)
+    ax.xaxis.set_label_position("top")
+    ax.xaxis.tick_top()
+    ax.set(xlabel="read", ylabel="written")
+    ax.tick_params(length=0)
+    assert ax.figure is not None
+    ax.figure.colorbar(image, ax=ax, label="attention weight", shrink=0.8)
+
+
+def draw_bars(ax: Axes, test: dict[str, Any]) -> None:
+    """BLEU with its intervals; people as a line."""
+    found = systems(test)
+    person = found.pop("human", None)
+    for k, (name, scores) in enumerate(found.items()):
+        bleu = scores["BLEU"]
+        reach = [[bleu["score"] - bleu["low"]], [bleu["high"] - bleu["score"]]]
+        colour = OURS_COLOUR if name.startswith(OURS) else OTHERS_COLOUR
+        ax.barh(k, bleu["score"], color=colour, xerr=reach, ecolor=INK, capsize=3, height=0.6)
+        ax.text(bleu["high"] + 0.6, k, f"{bleu['score']:.1f}", va="center")
+    ax.set_yticks(range(len(found)), list(found))
+    ax.invert_yaxis()
+    if person is not None:
+        level = person["BLEU"]["score"]
+        ax.axvline(level, color=HUMAN, linestyle="--")
+        label = f"a person against\nanother: {level:.1f} "
+        ax.text(level - 0.5, len(found) - 0.6, label, color=HUMAN, ha="right", va="bottom")
+    ax.set(xlabel="BLEU on the test, with 95 % intervals", xlim=(0, None))
+    ax.margins(x=0.12)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def draw_digits(ax: Axes, test: dict[str, Any]) -> None:
+    """The share of numbers that are right by how many digits they have."""
+    learnt, longer = test[OURS], test["seven digits"]
+    shares = learnt["exact_by_digits"] | longer["exact_by_digits"]
+    counts = learnt["numbers_by_digits"] | longer["numbers_by_digits"]
+    colours = [OURS_COLOUR if n in learnt["exact_by_digits"] else HUMAN for n in shares]
+    bars = ax.bar(range(len(shares)), list(shares.values()), color=colours, width=0.6)
+    ax.bar_label(bars, [f"{share:.1%}\nof {counts[n]:,}" for n, share in shares.items()], padding=3)
+    ax.set_xticks(range(len(shares)), list(shares))
+    ax.set(xlabel="digits; none that was learnt has seven", ylabel="numbers that are right")
+    ax.set_ylim(0, 1.18)
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.spines[["top", "right"]].set_visible(False)

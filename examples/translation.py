@@ -47,12 +47,11 @@ from examples.support.pairs import Corpus, Pair
 from examples.support.subwords import Subwords, byte_pairs, words_and_digits
 from examples.support.translation_results import FILES
 from examples.support.translation_scores import quick_scores
-from examples.support.translator import Limits, Translator
+from examples.support.translator import GREEDY, Beam, Limits, Translator
 from rnnjax import training
 
 CELLS = {"gru": rnnjax.GRU, "lstm": rnnjax.LSTM}
-PASSING = ("out", "load", "text", "file", "beam", "quick", "resume")  # not what a run is made of
-POINTS = 15  # how often a run is validated and saved
+PASSING = ("out", "load", "text", "file", "quick", "resume")  # not what a run is made of
 RUN, TASK = "run", "translation"
 
 
@@ -95,8 +94,12 @@ class Options:
     """Of AdamW."""
     epochs: int = 15
     """How often each pair is seen."""
+    validations: int = 15
+    """How often a run is validated and saved."""
     beam: int = 5
     """Hypotheses side by side; 1 is greedy."""
+    length_penalty: float = 1.0
+    """Of the beam: above 0 it prefers longer translations, 0 ranks by the probability alone."""
     quick: bool = False
     """A small model and few epochs, for seconds; other options still count."""
     resume: bool = False
@@ -122,7 +125,7 @@ SENTENCES = Options(
     epochs=30,
 )
 DEFAULTS = {pairs.NUMBERS: Options()}  # of all others: SENTENCES
-QUICK = {"hidden": 48, "embedding": 32, "batch": 64, "buckets": 1, "epochs": 4}
+QUICK = {"hidden": 48, "embedding": 32, "batch": 64, "buckets": 1, "epochs": 4, "validations": 3}
 
 
 class Task(NamedTuple):
@@ -193,8 +196,8 @@ def build(options: Options, vocabulary: int) -> Translator:
 def train(task: Task, options: Options) -> training.Fitted:
     """Train the model; a run that finds its own checkpoints goes on from them."""
     steps = options.epochs * len(task.batches)
-    every = max(1, steps // POINTS)
-    loss = functools.partial(translator.loss, task.model, options.smoothing)
+    every = max(1, steps // options.validations)
+    loss = translator.objective(task.model, options.smoothing)
     chrf = options.data != pairs.NUMBERS  # falls less often by chance than BLEU does
     score = functools.partial(validate, task, loss)
     config = {
@@ -229,15 +232,15 @@ def validate(task: Task, loss: training.Loss, params: Any) -> dict[str, float]:
     longest = max(len(source) for source in fields["source"])
     batches = training.Buckets(fields, boundaries=[longest], batch_size=len(part))
     questions = pairs.questions(part)
-    translations = translate(task, params, [q.source for q in questions], width=1)
+    translations = translate(task, params, [q.source for q in questions], GREEDY)
     nats = training.evaluate(loss, params, batches.once())["loss"]
     return {"loss": nats, **quick_scores(translations, questions)}
 
 
-def translate(task: Task, params: Any, sources: Sequence[str], width: int) -> list[str]:
+def translate(task: Task, params: Any, sources: Sequence[str], beam: Beam) -> list[str]:
     """Translate texts."""
     ids = [task.subwords.encode(source) for source in sources]
-    found = translator.translate(task.model, params, ids, task.limits, width=width)
+    found = translator.translate(task.model, params, ids, task.limits, beam)
     return [task.subwords.decode(translation) for translation in found]
 
 
@@ -275,7 +278,7 @@ def begin(options: Options) -> None:
 def resume(options: Options) -> None:
     """Go on with a run that was stopped, as it was begun."""
     config = load(options.out, "--out").config
-    begun = replace(Options(**config["options"]), out=options.out, beam=options.beam)
+    begun = replace(Options(**config["options"]), out=options.out)
     train_and_report(prepare(read(begun), begun, config["subwords"]), begun)
 
 
@@ -290,7 +293,8 @@ def train_and_report(task: Task, options: Options) -> None:
         corpus=task.corpus,
         is_numbers=options.data == pairs.NUMBERS,
         fitted=fitted,
-        options=_lasting(options) | {"beam": options.beam},
+        options=_lasting(options),
+        beam=Beam(options.beam, options.length_penalty),
         translate=functools.partial(translate, task, params),
         attend=functools.partial(attend, task, params),
     )
@@ -351,8 +355,8 @@ def translate_texts(options: Options) -> None:
     model = build(Options(**config["options"]), len(subwords))
     params = jax.tree.map(jnp.asarray, saved.average)
     ids = [subwords.encode(text) for text in good]
-    translated = translator.translate(model, params, ids, limits, width=options.beam)
-    translations = iter(translated)
+    beam = Beam(options.beam, options.length_penalty)
+    translations = iter(translator.translate(model, params, ids, limits, beam))
     wrong = []
     for number, text in enumerate(found, 1):
         if isinstance(text, str):
@@ -399,7 +403,7 @@ def check(options: Options) -> None:
     Raises:
         OptionError: an option is out of range, or two do not go together.
     """
-    for name in ("layers", "embedding", "batch", "buckets", "epochs", "beam"):
+    for name in ("layers", "embedding", "batch", "buckets", "epochs", "validations", "beam"):
         at_least_one(name, getattr(options, name))
     for name in ("learning_rate",):
         positive(name, getattr(options, name))

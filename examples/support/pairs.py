@@ -112,7 +112,7 @@ def parse(content: bytes, name: str) -> list[Pair]:
 
 
 def lines_of(content: bytes) -> list[bytes]:
-    """The lines of a file as bytes, each of which may be wrong by itself, without what ends them."""
+    """The lines of a file as bytes, of which each may be wrong by itself, without their ends."""
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     return [line.removesuffix(b"\r") for line in lines]
 

@@ -16,10 +16,11 @@ from examples.support import machine, pairs
 from examples.support.pairs import Corpus, Question
 from examples.support.translation_baselines import BASELINES
 from examples.support.translation_scores import compare, exact, human, numbers_right
+from examples.support.translator import GREEDY, Beam
 from rnnjax import training
 
 FILES = SCORES, PICTURE, OUTPUTS = ("scores.json", "translation.png", "outputs.md")
-OURS, GREEDY = "this model", "this model, greedy"
+OURS, OURS_GREEDY = "this model", "this model, greedy"
 LONGER = (1_000_000, 9_999_999)  # numbers that have a digit more than any that was learnt
 PACKAGES = ("jax", "flax", "optax", "rnnjax", "sacrebleu", "scikit-learn", "tokenizers")
 
@@ -36,7 +37,8 @@ class Outcome:
         is_numbers: whether it spells numbers.
         fitted: what training left.
         options: the run's.
-        translate: (sources, width) → translations.
+        beam: how it translates.
+        translate: (sources, beam) → translations.
         attend: (source, translation) → the alignment, None without attention.
     """
 
@@ -44,7 +46,8 @@ class Outcome:
     is_numbers: bool
     fitted: training.Fitted
     options: dict[str, Any]
-    translate: Callable[[Sequence[str], int], list[str]]
+    beam: Beam
+    translate: Callable[[Sequence[str], Beam], list[str]]
     attend: Callable[[str, str], Alignment | None]
 
 
@@ -52,8 +55,8 @@ def score(outcome: Outcome) -> dict[str, Any]:
     """Score the test once, by beam search and greedily, beside what needs no network."""
     questions = pairs.questions(outcome.corpus.test)
     sources = [question.source for question in questions]
-    by_beam = outcome.translate(sources, outcome.options["beam"])
-    greedy = outcome.translate(sources, 1)
+    by_beam = outcome.translate(sources, outcome.beam)
+    greedy = outcome.translate(sources, GREEDY)
     scores = score_numbers if outcome.is_numbers else score_sentences
     fitted, params = outcome.fitted, jax.tree.leaves(outcome.fitted.state.params)
     assert fitted.best is not None
@@ -63,6 +66,7 @@ def score(outcome: Outcome) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in params),
         "training_seconds": fitted.records[-1]["seconds"],
         "compilation_seconds": sum(fitted.compilations.values()),
+        "compiled_shapes": len(fitted.compilations),
         "best_step": fitted.best.step,
         "validation": validation_of(fitted),
         "test": scores(outcome, questions, by_beam, greedy),
@@ -79,10 +83,10 @@ def score_numbers(
     """The share of numbers that are right, and of those with seven digits."""
     sources = [question.source for question in questions]
     longer = [pair.source for pair in pairs.numbers(*LONGER, sizes=(0, 0, 1000)).test]
-    translations = outcome.translate(longer, outcome.options["beam"])
+    translations = outcome.translate(longer, outcome.beam)
     return {
         OURS: numbers_right(by_beam, sources),
-        GREEDY: numbers_right(greedy, sources),
+        OURS_GREEDY: numbers_right(greedy, sources),
         "seven digits": numbers_right(translations, longer),
         "seven_digit_outputs": dict(zip(longer[:3], translations[:3], strict=True)),
     }
@@ -101,7 +105,7 @@ def score_sentences(
     everything = pairs.questions([*known, *outcome.corpus.test])
     twice = any(len(question.references) > 1 for question in everything)
     return {
-        **compare({OURS: by_beam, GREEDY: greedy, **others}, questions),
+        **compare({OURS: by_beam, OURS_GREEDY: greedy, **others}, questions),
         "human": human(everything) if twice else None,
         "exact": exact(by_beam, questions),
         "sentences": len(questions),
@@ -160,7 +164,7 @@ def say(scores: dict[str, Any]) -> None:
     """Print how the model did, beside the others."""
     test = scores["test"]
     if "seven digits" in test:
-        for name in (OURS, GREEDY, "seven digits"):
+        for name in (OURS, OURS_GREEDY, "seven digits"):
             print(f"{name:20} {test[name]['exact']:7.2%} right", end="")
             print(f", {test[name]['last_six_digits']:.2%} from the last six digits on")
         return

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 import rnnjax
 from examples.support.subwords import END
+from rnnjax import training
 from rnnjax.decoding import beam_search
 from rnnjax.training import Padded
 
@@ -178,12 +179,28 @@ def loss(model: Translator, smoothing: float, params: Any, carry: Any, batch: An
     return total / jnp.maximum(count, 1).astype(total.dtype), (carry, {"tokens": count})
 
 
+@functools.cache
+def objective(model: Translator, smoothing: float) -> training.Loss:
+    """The loss for one model; the same object for the same model, which compiles once."""
+    return functools.partial(loss, model, smoothing)
+
+
 def before(targets: jax.Array) -> jax.Array:
     """What is read before each symbol of targets (T, B): END begins as well as it ends."""
     return jnp.concatenate([jnp.full_like(targets[:1], END), targets[:-1]])
 
 
 # --- translating ---
+
+
+class Beam(NamedTuple):
+    """How many hypotheses stand side by side, and how they are ranked."""
+
+    width: int
+    length_penalty: float = 1.0
+
+
+GREEDY = Beam(1)
 
 
 class Limits(NamedTuple):
@@ -198,11 +215,10 @@ def translate(
     params: Any,
     sources: Sequence[NDArray[np.int32]],
     limits: Limits,
-    *,
-    width: int,
+    beam: Beam = GREEDY,
     batch: int = 64,
 ) -> list[NDArray[np.int32]]:
-    """Translate sources (S,) by a beam so wide; 1 is greedy.
+    """Translate sources (S,).
 
     A source longer than all shapes compiles one of its own.
     """
@@ -216,9 +232,10 @@ def translate(
             Partial(reader(model), params),
             carry,
             jnp.full(batch, END),
-            width=width,
+            width=beam.width,
             max_length=limits.target,
             end=END,
+            length_penalty=beam.length_penalty,
             context=context,
         ).tokens
         found |= zip(group, np.asarray(tokens)[:, :, 0].T, strict=False)
@@ -256,10 +273,14 @@ def attend(model: Translator, params: Any, source: Padded, target: jax.Array) ->
     return model.apply(params, source, before(target), lengths, noise=False)[1]
 
 
+@functools.cache
 def optimiser(
     learning_rate: float, weight_decay: float, steps: int
 ) -> optax.GradientTransformation:
-    """AdamW with clipping, a warm-up and a cosine that ends at nothing after so many steps."""
+    """AdamW with clipping, a warm-up and a cosine that ends at nothing after so many steps.
+
+    The same object for the same arguments, which compiles once.
+    """
     rate = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, warmup_steps=min(200, 1 + steps // 20), decay_steps=steps
     )

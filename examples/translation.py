@@ -27,6 +27,7 @@ params, the test is scored once.
 """
 
 import functools
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -52,6 +53,7 @@ from rnnjax import training
 
 CELLS = {"gru": rnnjax.GRU, "lstm": rnnjax.LSTM}
 PASSING = ("out", "load", "text", "file", "quick", "resume")  # not what a run is made of
+SIZES = ("layers", "embedding", "subwords", "batch", "buckets")
 RUN, TASK = "run", "translation"
 
 
@@ -370,10 +372,18 @@ def translate_texts(options: Options) -> None:
 
 
 def texts_of(options: Options) -> tuple[str, list[bytes]]:
-    """What to translate: its unit, and the texts as bytes, of which each may be wrong by itself."""
+    """What to translate: its unit, and the texts as bytes, of which each may be wrong by itself.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is empty.
+    """
     if options.file is None:
-        return "text", [text.encode() for text in options.text]
-    return "line", pairs.lines_of(options.file.read_bytes())
+        return "text", [os.fsencode(text) for text in options.text]
+    lines = pairs.lines_of(options.file.read_bytes())
+    if not lines:
+        raise ValueError(f"expected lines to translate; {options.file} is empty.")
+    return "line", lines
 
 
 def checked(text: bytes, subwords: Subwords, limits: Limits) -> str | ValueError:
@@ -403,10 +413,9 @@ def check(options: Options) -> None:
     Raises:
         OptionError: an option is out of range, or two do not go together.
     """
-    for name in ("layers", "embedding", "batch", "buckets", "epochs", "validations", "beam"):
+    for name in (*SIZES, "epochs", "validations", "beam"):
         at_least_one(name, getattr(options, name))
-    for name in ("learning_rate",):
-        positive(name, getattr(options, name))
+    positive("learning_rate", options.learning_rate)
     for name in ("dropout", "symbol_dropout", "smoothing"):
         if not 0 <= getattr(options, name) < 1:
             option = "--" + name.replace("_", "-")
@@ -417,6 +426,8 @@ def check(options: Options) -> None:
         raise OptionError(f"--average: expected a number in (0, 1); got {options.average}.")
     if options.hidden < 2 or options.hidden % 2:
         raise OptionError(f"--hidden: expected an even number from 2 up; got {options.hidden}.")
+    if not 0 <= options.seed < 2**32:
+        raise OptionError(f"--seed: expected a number from 0 to 2**32 - 1; got {options.seed}.")
     if options.load and options.resume:
         raise OptionError("--load, --resume: expected one of the two; got both. Drop one.")
     if options.load and not options.text and not options.file:

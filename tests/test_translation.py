@@ -199,6 +199,8 @@ def files(tmp_path):
         ("--load NUMBERS 21 --resume", ["--load", "--resume", "one of the two"]),
         ("--load NUMBERS 21 --file {}/one.tsv", ["--file", "got both"]),
         ("--load NUMBERS --file {}/none.txt", ["--file", "none.txt"]),
+        ("--load NUMBERS --file {}/empty.tsv", ["--file", "empty.tsv is empty"]),
+        ("--seed -1", ["--seed", "got -1"]),
         ("21", ["--load", "folder of a trained model"]),
     ],
 )
@@ -354,7 +356,7 @@ def test_long_sources_stand_in_smaller_batches():
     options = translation.Options(hidden=6, embedding=4, batch=4, buckets=3)
     task = translation.prepare(corpus, options, translation.cut(corpus, options))
     assert task.batches.shapes == {4: (4, 4), 6: (6, 2), 7: (7, 2)}
-    assert task.limits == Limits((4, 6, 7), 9)
+    assert task.limits == Limits((4, 6, 7), 6)
 
 
 def test_where_a_translation_looked(numbers):

@@ -45,8 +45,8 @@ class Subwords:
 
     def decode(self, ids: ArrayLike) -> str:
         """The text of ids (n,), up to the first end."""
-        ids = np.asarray(ids).tolist()
-        text = self.tokenizer.decode(ids[: ids.index(END)] if END in ids else ids)
+        found: list[int] = np.asarray(ids).tolist()
+        text = self.tokenizer.decode(found[: found.index(END)] if END in found else found)
         return unicodedata.normalize("NFC", text)
 
     def symbols(self, ids: ArrayLike) -> list[str]:

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import product
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -53,7 +52,7 @@ def word_for_word(train: Sequence[Pair], sources: Sequence[str]) -> list[str]:
         sides = [{word.lower() for word in side} for side in (source, target)]
         for count, side in zip(alone, sides, strict=True):
             count.update(side)
-        together.update(product(*sides))
+        together.update((e, f) for e in sides[0] for f in sides[1])
     best: dict[str, tuple[float, str]] = {}
     for (e, f), n in together.items():
         if n > 1:

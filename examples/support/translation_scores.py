@@ -89,7 +89,7 @@ def human(questions: Sequence[Question]) -> dict[str, Any]:
     return {**scores["human"], "sentences": len(twice)}
 
 
-def streams(questions: Sequence[Question]) -> list[list[str | None]]:
+def streams(questions: Sequence[Question]) -> list[list[Any]]:
     """References as sacrebleu takes them: the first of each question, the second of each….
 
     Example:

@@ -114,11 +114,12 @@ class Translator(nn.Module):
 
     def encode(self, source: Padded, noise: bool) -> tuple[Any, Any]:
         """Read the source: the decoder's context, None without attention, and its first carry."""
-        xs = self.embedded(source.values, noise)
-        (forwards, backwards), memory = self.read(xs, lengths=source.lengths)
+        values, lengths = jax.tree.map(jnp.asarray, tuple(source))
+        xs = self.embedded(values, noise)
+        (forwards, backwards), memory = self.read(xs, lengths=lengths)
         last = jax.tree.map(_side_by_side, forwards[-1], backwards[-1])
         memory = self.drop_features(memory, deterministic=not noise)
-        context, carry = self.start(memory, source.lengths, last)
+        context, carry = self.start(memory, lengths, last)
         return context and {**context, WORDS: jnp.swapaxes(xs, 0, 1)}, carry
 
     def read_one(self, carry: Any, token: jax.Array, context: Any) -> tuple[Any, jax.Array]:
@@ -161,8 +162,13 @@ def _side_by_side(forwards: jax.Array, backwards: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="model")
 def initial_params(model: Translator, seed: int) -> Any:
     """Draw the parameters."""
-    one = jnp.ones((1, 1), jnp.int32)
+    one = np.ones((1, 1), np.int32)
     return model.init(jax.random.key(seed), Padded(one, one[0]), one, one[0], noise=False)
+
+
+def apply(model: Translator, params: Any, *inputs: Any, **options: Any) -> Any:
+    """Call the model; Linen's own annotation would hide the type of the result."""
+    return model.apply(params, *inputs, **options)
 
 
 def loss(model: Translator, smoothing: float, params: Any, carry: Any, batch: Any, key: Any) -> Any:
@@ -170,7 +176,9 @@ def loss(model: Translator, smoothing: float, params: Any, carry: Any, batch: An
     source, target = batch["source"], batch["target"]
     noise = key is not None
     rngs = {"dropout": key} if noise else None
-    logits, _ = model.apply(params, source, before(target.values), target.lengths, noise, rngs=rngs)
+    logits, _ = apply(
+        model, params, source, before(target.values), target.lengths, noise, rngs=rngs
+    )
     labels = jax.nn.one_hot(target.values, model.vocabulary)
     nats = optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, smoothing * noise))
     valid = jnp.arange(len(target.values))[:, None] < target.lengths[None]
@@ -180,7 +188,7 @@ def loss(model: Translator, smoothing: float, params: Any, carry: Any, batch: An
 
 
 @functools.cache
-def objective(model: Translator, smoothing: float) -> training.Loss:
+def objective(model: Any, smoothing: float) -> training.Loss:
     """The loss for one model; the same object for the same model, which compiles once."""
     return functools.partial(loss, model, smoothing)
 
@@ -255,22 +263,24 @@ def pad(sequences: Sequence[NDArray[np.int32]], shapes: Sequence[int]) -> Padded
 @functools.partial(jax.jit, static_argnames="model")
 def encode(model: Translator, params: Any, source: Padded) -> Any:
     """Return the decoder's context and first carry."""
-    return model.apply(params, source, noise=False, method="encode")
+    return apply(model, params, source, noise=False, method="encode")
 
 
 @functools.cache
-def reader(model: Translator) -> Callable[..., Any]:
+def reader(model: Any) -> Callable[..., Any]:
     """The step function of ``rnnjax.decoding``; one a model, so that it is compiled once."""
-    return lambda params, carry, token, context: model.apply(
-        params, carry, token, context, method="read_one"
-    )
+    return functools.partial(_read_one, model)
+
+
+def _read_one(model: Translator, params: Any, carry: Any, token: jax.Array, context: Any) -> Any:
+    return apply(model, params, carry, token, context, method="read_one")
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def attend(model: Translator, params: Any, source: Padded, target: jax.Array) -> jax.Array | None:
     """The weights (T, B, S) with which a translation (T, B) looked at its source."""
     lengths = jnp.full(target.shape[1], len(target))
-    return model.apply(params, source, before(target), lengths, noise=False)[1]
+    return apply(model, params, source, before(target), lengths, noise=False)[1]
 
 
 @functools.cache

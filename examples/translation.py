@@ -120,13 +120,17 @@ SENTENCES = Options(
     cell="lstm",
     hidden=256,
     embedding=128,
-    dropout=0.3,
+    subwords=3000,
+    dropout=0.4,
     symbol_dropout=0.1,
     smoothing=0.1,
-    batch=64,
-    epochs=30,
+    average=0.995,
+    epochs=36,
 )
-DEFAULTS = {pairs.NUMBERS: Options()}  # of all others: SENTENCES
+PARAGRAPHS = replace(
+    SENTENCES, hidden=192, subwords=2000, dropout=0.25, buckets=5, validations=8, epochs=24
+)
+DEFAULTS = {pairs.NUMBERS: Options(), "en-fr": PARAGRAPHS}  # of all others: SENTENCES
 QUICK = {"hidden": 48, "embedding": 32, "batch": 64, "buckets": 1, "epochs": 4, "validations": 3}
 
 

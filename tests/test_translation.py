@@ -17,6 +17,7 @@ from examples.support import (
     pairs,
     subwords,
     translation_baselines,
+    translation_results,
     translation_scores,
     translator,
 )
@@ -95,9 +96,9 @@ def test_sentences_are_scored_beside_the_baselines(sentences):
     assert scores["compiled_shapes"] == 2  # one a bucket
     assert "nrefs:var" in test["signatures"]["BLEU"]
     assert len(scores["outputs"]) == 10
-    lines = (sentences / "outputs.md").read_text("utf-8").splitlines()
-    assert len(lines) == 12
-    assert scores["outputs"][0]["source"] in lines[2]
+    tables = (sentences / "tables.md").read_text("utf-8")
+    assert translation_results.table_of_systems(test) in tables
+    assert f"| {scores['outputs'][9]['source']} |" in tables.splitlines()[-1]
 
 
 def test_a_stopped_run_goes_on_to_the_same_scores(sentences, table, tmp_path, monkeypatch):

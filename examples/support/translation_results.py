@@ -19,7 +19,7 @@ from examples.support.translation_scores import compare, exact, human, numbers_r
 from examples.support.translator import GREEDY, Beam
 from rnnjax import training
 
-FILES = SCORES, PICTURE, OUTPUTS = ("scores.json", "translation.png", "outputs.md")
+FILES = SCORES, PICTURE, TABLES = ("scores.json", "translation.png", "tables.md")
 OURS, OURS_GREEDY = "this model", "this model, greedy"
 LONGER = (1_000_000, 9_999_999)  # numbers that have a digit more than any that was learnt
 PACKAGES = ("jax", "flax", "optax", "rnnjax", "sacrebleu", "scikit-learn", "tokenizers")
@@ -137,7 +137,9 @@ def keep(folder: Path, outcome: Outcome, scores: dict[str, Any]) -> None:
     """Write the scores, the outputs and the picture."""
     text = json.dumps(scores, indent=2, default=str, ensure_ascii=False)
     (folder / SCORES).write_text(text + "\n", "utf-8")
-    (folder / OUTPUTS).write_text(table_of_outputs(scores["outputs"]), "utf-8")
+    tables = [] if outcome.is_numbers else [table_of_systems(scores["test"])]
+    tables.append(table_of_outputs(scores["outputs"]))
+    (folder / TABLES).write_text("\n".join(tables), "utf-8")
     first = scores["outputs"][0]
     alignment = outcome.attend(first["source"], first["output"])
     draw(scores, alignment).savefig(folder / PICTURE, dpi=150)
@@ -154,10 +156,27 @@ def table_of_outputs(outputs: Sequence[dict[str, Any]]) -> str:
         | 1 | một | hai |
     """
     rows = [[o["source"], " / ".join(o["references"]), o["output"]] for o in outputs]
-    rows = [["source", "reference", "output"], ["---"] * 3, *rows]
-    return "".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows
-    )
+    return _table([["source", "reference", "output"], *rows])
+
+
+def table_of_systems(test: dict[str, Any]) -> str:
+    """BLEU and chrF of all systems in Markdown, with p of the difference in BLEU to the first."""
+    rows = [
+        [
+            name,
+            words_of(found["BLEU"]),
+            words_of(found["chrF"]),
+            f"{found['BLEU']['p']:.3f}" if "p" in found["BLEU"] else "",
+        ]
+        for name, found in systems(test).items()
+    ]
+    return _table([["", "BLEU", "chrF", "p"], *rows])
+
+
+def _table(rows: list[list[str]]) -> str:
+    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    lines = (" | ".join(cell.replace("|", r"\|") for cell in row) for row in rows)
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 def say(scores: dict[str, Any]) -> None:
@@ -177,12 +196,8 @@ def say(scores: dict[str, Any]) -> None:
 
 def systems(test: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The systems among the scores of a test, people the last."""
-    return {
-        name: found
-        for name, found in test.items()
-        if isinstance(found, dict) and "BLEU" in found
-        if name != "signatures"
-    }
+    names = [OURS, OURS_GREEDY, *BASELINES, "human"]
+    return {name: test[name] for name in names if test[name] is not None}
 
 
 def words_of(found: dict[str, float]) -> str:

@@ -40,15 +40,16 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 import rnnjax
-from examples.support import pairs, translation_results, translator
+from examples.support import pairs, translating, translation_results, translator
 from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
 from examples.support.folders import set_aside
 from examples.support.lines import Lines
 from examples.support.pairs import Corpus, Pair
 from examples.support.subwords import Subwords, byte_pairs, words_and_digits
+from examples.support.translating import GREEDY, Beam, Limits
 from examples.support.translation_results import FILES
 from examples.support.translation_scores import quick_scores
-from examples.support.translator import GREEDY, Beam, Limits, Translator
+from examples.support.translator import Translator
 from rnnjax import training
 
 CELLS = {"gru": rnnjax.GRU, "lstm": rnnjax.LSTM}
@@ -246,7 +247,7 @@ def validate(task: Task, loss: training.Loss, params: Any) -> dict[str, float]:
 def translate(task: Task, params: Any, sources: Sequence[str], beam: Beam) -> list[str]:
     """Translate texts."""
     ids = [task.subwords.encode(source) for source in sources]
-    found = translator.translate(task.model, params, ids, task.limits, beam)
+    found = translating.translate(task.model, params, ids, task.limits, beam)
     return [task.subwords.decode(translation) for translation in found]
 
 
@@ -313,8 +314,8 @@ def train_and_report(task: Task, options: Options) -> None:
 def attend(task: Task, params: Any, source: str, translation: str) -> Any:
     """Where a translation looked: symbols of the source, of the translation, weights (T, S)."""
     ids = [task.subwords.encode(text) for text in (source, translation)]
-    padded = translator.pad([ids[0]], task.limits.shapes)
-    weights = translator.attend(task.model, params, padded, ids[1][:, None])
+    padded = translating.pad([ids[0]], task.limits.shapes)
+    weights = translating.attend(task.model, params, padded, ids[1][:, None])
     if weights is None:
         return None
     read, written = (task.subwords.symbols(side) for side in ids)
@@ -362,7 +363,7 @@ def translate_texts(options: Options) -> None:
     params = jax.tree.map(jnp.asarray, saved.average)
     ids = [subwords.encode(text) for text in good]
     beam = Beam(options.beam, options.length_penalty)
-    translations = iter(translator.translate(model, params, ids, limits, beam))
+    translations = iter(translating.translate(model, params, ids, limits, beam))
     wrong = []
     for number, text in enumerate(found, 1):
         if isinstance(text, str):

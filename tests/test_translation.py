@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from examples.support import (
     datasets,
     pairs,
     subwords,
+    translating,
     translation_baselines,
     translation_results,
     translation_scores,
@@ -23,7 +25,7 @@ from examples.support import (
 )
 from examples.support.numerals import spell
 from examples.support.pairs import Corpus, Pair, Question
-from examples.support.translator import Limits
+from examples.support.translating import Limits
 from rnnjax import training
 from rnnjax.testing import FAST_COMPILATION, TOLERANCE, largest_difference
 from rnnjax.training import Padded
@@ -282,7 +284,7 @@ def test_teacher_forcing_is_step_by_step(attention, cell, layers):
     model, params = small(attention, cell, layers)
     batch = small_batch()
     whole, weights = read_all(model, params, batch["source"], batch["target"])
-    context, carry = jit(translator.encode.__wrapped__)(model, params, batch["source"])
+    context, carry = jit(translating.encode.__wrapped__)(model, params, batch["source"])
     steps = []
     for token in translator.before(jnp.asarray(batch["target"].values)):
         carry, logits = read_one(model, params, carry, token, context)
@@ -342,9 +344,9 @@ def test_greedy_takes_the_likeliest_and_rows_do_not_depend_on_each_other():
     batch, limits = small_batch(), Limits((3, 5), 8)
     values, lengths = batch["source"]
     sources = [row[:n] for row, n in zip(values.T, lengths, strict=True)]
-    found = translator.translate(model, params, sources, limits, batch=2)
+    found = translating.translate(model, params, sources, limits, batch=2)
     for source, tokens in zip(sources, found, strict=True):
-        row = translator.pad([source], limits.shapes)
+        row = translating.pad([source], limits.shapes)
         target = Padded(tokens[:, None], np.array([8], np.int32))
         logits, _ = read_all(model, params, row, target)
         likeliest = np.asarray(logits.argmax(-1))[:, 0]
@@ -487,3 +489,36 @@ def test_the_end_of_a_number_counts_by_itself():
     assert found["exact"] == 0.25
     assert found["exact_by_digits"] == {"2": 0.0, "7": pytest.approx(1 / 3)}
     assert found["last_six_digits"] == 0.75
+
+
+# --- what the page says ---
+
+RESULTS = sorted((Path(__file__).parents[1] / "examples/results/translation").glob("*.json"))
+PAGE = (Path(__file__).parents[1] / "docs/translation.md").read_text("utf-8")
+
+
+def shares(results, system, measure):
+    """Of runs that differ in the seed, as the page writes them."""
+    return " / ".join(f"{result['test'][system][measure]:.1%}"[:-1] for result in results) + " %"
+
+
+@pytest.mark.parametrize("attention", ["additive", "none", "general", "dot"])
+def test_the_page_quotes_the_numbers(attention):
+    found = [json.loads(f.read_text()) for f in RESULTS if f"numbers-{attention}-" in f.name]
+    columns = [("this model", "exact"), ("this model, greedy", "exact")]
+    columns += [("seven digits", "exact"), ("seven digits", "last_six_digits")]
+    cells = " | ".join(shares(found, *column) for column in columns)
+    assert f"| `{attention}` | {cells} |" in PAGE
+    seconds = [result["training_seconds"] for result in found]
+    assert min(seconds) > 8
+    assert max(seconds) < 18.6
+
+
+@pytest.mark.parametrize("name", ["en-vi", "en-fr"])
+def test_the_page_quotes_the_sentences(name):
+    scores = next(json.loads(f.read_text("utf-8")) for f in RESULTS if f.stem == name)
+    assert translation_results.table_of_systems(scores["test"]) in PAGE
+    for signature in scores["test"]["signatures"].values():
+        assert signature in PAGE
+    if name == "en-vi":
+        assert translation_results.table_of_outputs(scores["outputs"]) in PAGE

@@ -14,9 +14,9 @@ from matplotlib.ticker import PercentFormatter
 
 from examples.support import machine, pairs
 from examples.support.pairs import Corpus, Question
+from examples.support.translating import GREEDY, Beam
 from examples.support.translation_baselines import BASELINES
 from examples.support.translation_scores import compare, exact, human, numbers_right
-from examples.support.translator import GREEDY, Beam
 from rnnjax import training
 
 FILES = SCORES, PICTURE, TABLES = ("scores.json", "translation.png", "tables.md")

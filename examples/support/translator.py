@@ -14,21 +14,18 @@ and Le 2014), and the head reads h_t and E y_{t−1}.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import Partial
-from numpy.typing import NDArray
 
 import rnnjax
 from examples.support.subwords import END
 from rnnjax import training
-from rnnjax.decoding import beam_search
 from rnnjax.training import Padded
 
 
@@ -60,7 +57,6 @@ DECODERS: dict[str, Callable[[rnnjax.Cell, int], rnnjax.Cell]] = {
     "dot": dot,
     "none": none,
 }
-
 
 WORDS = "source_words"  # in the context: the embedded source, (B, S, D)
 
@@ -196,91 +192,6 @@ def objective(model: Any, smoothing: float) -> training.Loss:
 def before(targets: jax.Array) -> jax.Array:
     """What is read before each symbol of targets (T, B): END begins as well as it ends."""
     return jnp.concatenate([jnp.full_like(targets[:1], END), targets[:-1]])
-
-
-# --- translating ---
-
-
-class Beam(NamedTuple):
-    """How many hypotheses stand side by side, and how they are ranked."""
-
-    width: int
-    length_penalty: float = 1.0
-
-
-GREEDY = Beam(1)
-
-
-class Limits(NamedTuple):
-    """How long the symbols of a text may get."""
-
-    shapes: tuple[int, ...]  # lengths that sources are padded to, the last the longest
-    target: int  # symbols of a translation
-
-
-def translate(
-    model: Translator,
-    params: Any,
-    sources: Sequence[NDArray[np.int32]],
-    limits: Limits,
-    beam: Beam = GREEDY,
-    batch: int = 64,
-) -> list[NDArray[np.int32]]:
-    """Translate sources (S,).
-
-    A source longer than all shapes compiles one of its own.
-    """
-    found: dict[int, NDArray[np.int32]] = {}
-    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-    for group in (order[i : i + batch] for i in range(0, len(order), batch)):
-        rows = [*group, *group[-1:] * (batch - len(group))]  # so that no row is without a source
-        padded = pad([sources[i] for i in rows], limits.shapes)
-        context, carry = encode(model, params, padded)
-        tokens = beam_search(
-            Partial(reader(model), params),
-            carry,
-            jnp.full(batch, END),
-            width=beam.width,
-            max_length=limits.target,
-            end=END,
-            length_penalty=beam.length_penalty,
-            context=context,
-        ).tokens
-        found |= zip(group, np.asarray(tokens)[:, :, 0].T, strict=False)
-    return [found[i] for i in range(len(sources))]
-
-
-def pad(sequences: Sequence[NDArray[np.int32]], shapes: Sequence[int]) -> Padded:
-    """Put sequences side by side, (S, B), at the first length that holds them all."""
-    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-    longest = int(lengths.max())
-    values = np.zeros((next((n for n in shapes if n >= longest), longest), len(lengths)), np.int32)
-    for row, sequence in enumerate(sequences):
-        values[: len(sequence), row] = sequence
-    return Padded(values, lengths)
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def encode(model: Translator, params: Any, source: Padded) -> Any:
-    """Return the decoder's context and first carry."""
-    return apply(model, params, source, noise=False, method="encode")
-
-
-@functools.cache
-def reader(model: Any) -> Callable[..., Any]:
-    """The step function of ``rnnjax.decoding``; one a model, so that it is compiled once."""
-    return functools.partial(_read_one, model)
-
-
-def _read_one(model: Translator, params: Any, carry: Any, token: jax.Array, context: Any) -> Any:
-    return apply(model, params, carry, token, context, method="read_one")
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def attend(model: Translator, params: Any, source: Padded, target: jax.Array) -> jax.Array | None:
-    """The weights (T, B, S) with which a translation (T, B) looked at its source."""
-    lengths = jnp.full(target.shape[1], len(target))
-    return apply(model, params, source, before(target), lengths, noise=False)[1]
 
 
 @functools.cache

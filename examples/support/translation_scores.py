@@ -16,8 +16,10 @@ from sacrebleu.significance import PairedTest
 
 from examples.support.numerals import spell
 from examples.support.pairs import Question
+from examples.support.translation_baselines import BASELINES
 
 RESAMPLES = 1000
+OURS, OURS_GREEDY, LONGER = "this model", "this model, greedy", "seven digits"
 
 
 def exact(translations: Sequence[str], questions: Sequence[Question]) -> float:
@@ -87,6 +89,12 @@ def human(questions: Sequence[Question]) -> dict[str, Any]:
     asked = [Question(q.source, q.references[1:2]) for q in twice]
     scores = compare({"human": [q.references[0] for q in twice]}, asked)
     return {**scores["human"], "sentences": len(twice)}
+
+
+def systems(test: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The systems among the scores of a test, people the last."""
+    names = [OURS, OURS_GREEDY, *BASELINES, "human"]
+    return {name: test[name] for name in names if test[name] is not None}
 
 
 def streams(questions: Sequence[Question]) -> list[list[Any]]:

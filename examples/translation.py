@@ -103,6 +103,8 @@ class Options:
     """Hypotheses side by side; 1 is greedy."""
     length_penalty: float = 1.0
     """Of the beam: above 0 it prefers longer translations, 0 ranks by the probability alone."""
+    block_ngrams: int | None = None
+    """No so many symbols in a row come twice in what the beam writes."""
     quick: bool = False
     """A small model and few epochs, for seconds; other options still count."""
     resume: bool = False
@@ -251,6 +253,11 @@ def translate(task: Task, params: Any, sources: Sequence[str], beam: Beam) -> li
     return [task.subwords.decode(translation) for translation in found]
 
 
+def beam_of(options: Options) -> Beam:
+    """How the options say to translate."""
+    return Beam(options.beam, options.length_penalty, options.block_ngrams)
+
+
 def words_of(record: training.Record) -> str:
     """What a line of progress says."""
     return f"{record['loss']:.3f} nats a symbol  {record['tokens_per_second']:,.0f} symbols/s"
@@ -301,7 +308,7 @@ def train_and_report(task: Task, options: Options) -> None:
         is_numbers=options.data == pairs.NUMBERS,
         fitted=fitted,
         options=_lasting(options),
-        beam=Beam(options.beam, options.length_penalty),
+        beam=beam_of(options),
         translate=functools.partial(translate, task, params),
         attend=functools.partial(attend, task, params),
     )
@@ -362,7 +369,7 @@ def translate_texts(options: Options) -> None:
     model = build(Options(**config["options"]), len(subwords))
     params = jax.tree.map(jnp.asarray, saved.average)
     ids = [subwords.encode(text) for text in good]
-    beam = Beam(options.beam, options.length_penalty)
+    beam = beam_of(options)
     translations = iter(translating.translate(model, params, ids, limits, beam))
     wrong = []
     for number, text in enumerate(found, 1):
@@ -418,7 +425,7 @@ def check(options: Options) -> None:
     Raises:
         OptionError: an option is out of range, or two do not go together.
     """
-    for name in (*SIZES, "epochs", "validations", "beam"):
+    for name in (*SIZES, "epochs", "validations", "beam", "block_ngrams"):
         at_least_one(name, getattr(options, name))
     positive("learning_rate", options.learning_rate)
     for name in ("dropout", "symbol_dropout", "smoothing"):

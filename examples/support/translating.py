@@ -22,6 +22,7 @@ class Beam(NamedTuple):
 
     width: int
     length_penalty: float = 1.0
+    block_ngrams: int | None = None  # no so many symbols in a row come twice
 
 
 GREEDY = Beam(1)
@@ -60,6 +61,7 @@ def translate(
             max_length=limits.target,
             end=END,
             length_penalty=beam.length_penalty,
+            block_ngrams=beam.block_ngrams,
             context=context,
         ).tokens
         found |= zip(group, np.asarray(tokens)[:, :, 0].T, strict=False)

@@ -182,8 +182,8 @@ def boundaries(lengths: Sequence[int], count: int) -> tuple[int, ...]:
     """Lengths that hold a half, three quarters, seven eighths, … and at last all of the sequences.
 
     Example:
-        >>> boundaries([2, 2, 3, 9], 3), boundaries([7, 7, 7], 3)
-        ((2, 3, 9), (7,))
+        >>> boundaries([2, 2, 3, 3, 9], 3), boundaries([7, 7, 7], 3)
+        ((3, 9), (7,))
     """
     shares = [1 - 0.5**k for k in range(1, count)] + [1.0]
     return tuple(np.unique(np.quantile(lengths, shares, method="higher")).tolist())
@@ -206,7 +206,8 @@ def train(task: Task, options: Options) -> training.Fitted:
     """Train the model; a run that finds its own checkpoints goes on from them."""
     steps = options.epochs * len(task.batches)
     every = max(1, steps // options.validations)
-    loss = translator.objective(task.model, options.smoothing)
+    # Linen makes modules hashable, which their annotations do not say.
+    loss = translator.objective(task.model, options.smoothing)  # pyright: ignore[reportArgumentType]
     chrf = options.data != pairs.NUMBERS  # falls less often by chance than BLEU does
     score = functools.partial(validate, task, loss)
     config = {
@@ -401,7 +402,7 @@ def texts_of(options: Options) -> tuple[str, list[bytes]]:
 def checked(text: bytes, subwords: Subwords, limits: Limits) -> str | ValueError:
     """A text that can be translated, or what is wrong with it."""
     try:
-        decoded = pairs.decode(text)
+        decoded = pairs.decode(text).strip()
         if not decoded:
             raise ValueError("it is empty; write a sentence")
         subwords.require(decoded)

@@ -93,9 +93,9 @@ def parse(content: bytes, name: str) -> list[Pair]:
     Example:
         >>> parse("Run!\tChạy!\n".encode(), "pairs.tsv")
         [Pair(source='Run!', target='Chạy!')]
-        >>> parse(b"Run!\t\nHelp!", "pairs.tsv")
+        >>> parse(b"Run!\t\n", "pairs.tsv")
         Traceback (most recent call last):
-        ValueError: pairs.tsv: line 1: the target is empty; line 2: expected source, tab, target; …
+        ValueError: pairs.tsv: line 1: the target is empty. Mend or remove what is wrong.
     """
     pairs, wrong = [], []
     for number, line in enumerate(lines_of(content), 1):
@@ -105,7 +105,7 @@ def parse(content: bytes, name: str) -> list[Pair]:
             wrong.append(f"line {number}: {error}")
     if wrong:
         more = f"; and {len(wrong) - 3} lines more" if len(wrong) > 3 else ""
-        raise ValueError(f"{name}: {'; '.join(wrong[:3])}{more}. Mend or remove them.")
+        raise ValueError(f"{name}: {'; '.join(wrong[:3])}{more}. Mend or remove what is wrong.")
     if not pairs:
         raise ValueError(f"{name}: expected lines of source, tab, target; it is empty.")
     return pairs
@@ -118,13 +118,13 @@ def lines_of(content: bytes) -> list[bytes]:
 
 
 def decode(line: bytes) -> str:
-    """A line as text in NFC, without white space around it.
+    """A line as text in NFC.
 
     Raises:
         ValueError: it is not UTF-8.
     """
     try:
-        return unicodedata.normalize("NFC", line.decode("utf-8")).strip()
+        return unicodedata.normalize("NFC", line.decode("utf-8"))
     except UnicodeDecodeError as error:
         byte = line[error.start]
         raise ValueError(f"expected UTF-8; got the byte {byte:#04x} at {error.start}") from error
@@ -182,7 +182,7 @@ def split_without_markup(text: str) -> Corpus:
 def _pair(line: str) -> Pair:
     sides = line.split("\t")
     if len(sides) != 2:
-        raise ValueError(f"expected source, tab, target; got {len(sides)} parts")
+        raise ValueError(f"expected source, tab, target; got {len(sides) - 1} tabs")
     pair = Pair(*(side.strip() for side in sides))
     for name, side in pair._asdict().items():
         if not side:

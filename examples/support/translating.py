@@ -54,7 +54,7 @@ def translate(
         padded = pad([sources[i] for i in rows], limits.shapes)
         context, carry = encode(model, params, padded)
         tokens = beam_search(
-            Partial(reader(model), params),
+            Partial(reader(model), params),  # pyright: ignore[reportArgumentType]
             carry,
             jnp.full(batch, END),
             width=beam.width,

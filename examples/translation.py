@@ -354,7 +354,7 @@ def load(folder: Path, option: str) -> training.Saved:
 
 
 def translate_texts(options: Options) -> None:
-    """Print a line for each text; an empty one where it cannot be translated, with the reason.
+    """Print a line for each text; an empty one where it cannot be translated, and why.
 
     Raises:
         OptionError: there was such a text.
@@ -366,21 +366,17 @@ def translate_texts(options: Options) -> None:
     with blame("--file"):
         unit, texts = texts_of(options)
     found = [checked(text, subwords, limits) for text in texts]
-    good = [text for text in found if isinstance(text, str)]
+    wrong = [f"{unit} {n}: {e}" for n, e in enumerate(found, 1) if isinstance(e, ValueError)]
+    if wrong and len(texts) == 1:
+        raise OptionError(wrong[0])
     model = build(Options(**config["options"]), len(subwords))
     params = jax.tree.map(jnp.asarray, saved.average)
-    ids = [subwords.encode(text) for text in good]
-    beam = beam_of(options)
-    translations = iter(translating.translate(model, params, ids, limits, beam))
-    wrong = []
-    for number, text in enumerate(found, 1):
-        if isinstance(text, str):
-            print(subwords.decode(next(translations)))
-        else:
-            print()
-            wrong.append(f"{unit} {number}: {text}")
-            print(wrong[-1], file=sys.stderr)
+    good = [subwords.encode(text) for text in found if isinstance(text, str)]
+    translated = iter(translating.translate(model, params, good, limits, beam_of(options)))
+    for text in found:
+        print(subwords.decode(next(translated)) if isinstance(text, str) else "")
     if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
         raise OptionError(f"{len(wrong)} of {len(texts)} texts could not be translated.")
 
 

@@ -1,5 +1,6 @@
 """The translation example: it learns, it is compared fairly, it says what it cannot translate."""
 
+import contextlib
 import functools
 import json
 import re
@@ -48,14 +49,20 @@ def table(tmp_path_factory):
     return path
 
 
-def run_translation(*argv):
-    """Compiled as fast as can be, because nothing here runs for long."""
+@contextlib.contextmanager
+def compiled_quickly():
+    """One configuration, so that equal models are compiled once, and little optimisation."""
     jax.config.update("jax_disable_most_optimizations", True)
     try:
-        with jax.numpy_dtype_promotion("standard"):
-            translation.command([str(word) for word in argv])
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("raise"):
+            yield
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
+
+
+def run_translation(*argv):
+    with compiled_quickly():
+        translation.command([str(word) for word in argv])
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +166,16 @@ def test_the_lines_of_a_file_that_are_good_are_translated(numbers, tmp_path, cap
     assert len(errors) == len(expected)
     for error, pattern in zip(errors, expected, strict=True):
         assert re.match(pattern, error)
+
+
+def test_one_text_that_cannot_be_translated_is_one_line(numbers, capsys):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as leaving:
+        run_translation("--load", numbers, "12x")
+    message = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert message.startswith("error: text 1: 'x' (U+0078) at 2")
+    assert message.count("\n") == 1
 
 
 @pytest.fixture
@@ -345,18 +362,21 @@ def test_features_and_symbols_are_dropped_in_training_alone():
     assert len({float(value) for value in (quiet, first, other)}) == 3
 
 
-def test_greedy_takes_the_likeliest_and_rows_do_not_depend_on_each_other():
-    model, params = small("additive")
-    batch, limits = small_batch(), Limits((3, 5), 8)
-    values, lengths = batch["source"]
-    sources = [row[:n] for row, n in zip(values.T, lengths, strict=True)]
-    found = translating.translate(model, params, sources, limits, batch=2)
-    for source, tokens in zip(sources, found, strict=True):
-        row = translating.pad([source], limits.shapes)
-        target = Padded(tokens[:, None], np.array([8], np.int32))
-        logits, _ = read_all(model, params, row, target)
+def test_greedy_takes_the_likeliest_and_rows_do_not_depend_on_each_other(numbers):
+    saved = translation.load(numbers, "--load")
+    cut, limits = saved.config["subwords"], Limits(saved.config["shapes"], saved.config["target"])
+    model = translation.build(translation.Options(**saved.config["options"]), len(cut))
+    params = jax.tree.map(jnp.asarray, saved.average)
+    sources = [cut.encode(text) for text in ("123456", "21", "7000")]
+    with compiled_quickly():
+        together = translating.translate(model, params, sources, limits)
+        alone = [translating.translate(model, params, [one], limits)[0] for one in sources]
+    np.testing.assert_array_equal(together, alone)
+    for source, tokens in zip(sources, together, strict=True):
+        target = Padded(tokens[:, None], np.array([len(tokens)], np.int32))
+        logits, _ = read_all(model, params, translating.pad([source], limits.shapes), target)
+        end = list(tokens).index(subwords.END) + 1
         likeliest = np.asarray(logits.argmax(-1))[:, 0]
-        end = list(tokens).index(subwords.END) + 1 if subwords.END in tokens else 8
         assert likeliest[:end].tolist() == tokens[:end].tolist()
 
 

@@ -98,6 +98,5 @@ def _read_one(model: Translator, params: Any, carry: Any, token: jax.Array, cont
 def attend(model: Translator, params: Any, source: Padded, target: jax.Array) -> jax.Array | None:
     """The weights (T, B, S) with which a translation (T, B) looked at its source."""
     lengths = jnp.full(target.shape[1], len(target))
-    return translator.apply(model, params, source, translator.before(target), lengths, noise=False)[
-        1
-    ]
+    read = translator.before(target)
+    return translator.apply(model, params, source, read, lengths, noise=False)[1]

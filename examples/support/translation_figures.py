@@ -49,7 +49,9 @@ def draw_bars(ax: Axes, test: dict[str, Any]) -> None:
     person = found.pop("human", None)
     for k, (name, scores) in enumerate(found.items()):
         bleu = scores["BLEU"]
-        reach = [[bleu["score"] - bleu["low"]], [bleu["high"] - bleu["score"]]]
+        # The interval is about the mean of the resamples, which on few sentences is elsewhere.
+        ends = (bleu["score"] - bleu["low"], bleu["high"] - bleu["score"])
+        reach = [[max(0.0, end)] for end in ends]
         colour = OURS_COLOUR if name.startswith(OURS) else OTHERS_COLOUR
         ax.barh(k, bleu["score"], color=colour, xerr=reach, ecolor=INK, capsize=3, height=0.6)
         ax.text(bleu["high"] + 0.6, k, f"{bleu['score']:.1f}", va="center")

@@ -135,6 +135,7 @@ PARAGRAPHS = replace(
 )
 DEFAULTS = {pairs.NUMBERS: Options(), "en-fr": PARAGRAPHS}  # of all others: SENTENCES
 QUICK = {"hidden": 48, "embedding": 32, "batch": 64, "buckets": 1, "epochs": 4, "validations": 3}
+QUICK_SENTENCES = QUICK | {"subwords": 1000, "buckets": 2, "epochs": 1}
 
 
 class Task(NamedTuple):
@@ -466,7 +467,8 @@ def command(argv: Sequence[str] | None = None) -> None:
     """Run the command line; --quick and named data change what the other options are by default."""
     typed = parse(Options(), argv)
     usual = DEFAULTS.get(typed.data, SENTENCES)
-    run(main, replace(usual, **QUICK) if typed.quick else usual, argv)
+    quick = QUICK if typed.data == pairs.NUMBERS else QUICK_SENTENCES
+    run(main, replace(usual, **quick) if typed.quick else usual, argv)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from tests.data import DATA
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 TINY = ["--quick", "--beam", "1", "--hidden", "16", "--embedding", "8"]
-TINY += ["--subwords", "60", "--average", "0.8", "--buckets", "2"]
+TINY += ["--subwords", "60", "--average", "0.8", "--epochs", "4"]
 
 
 @pytest.fixture(scope="module")

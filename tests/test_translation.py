@@ -425,7 +425,7 @@ def test_no_sentence_of_the_test_was_learnt(name, sizes, monkeypatch):
         pytest.skip(f"needs the pairs: set {datasets.ROOT} to a folder that holds them")
     corpus = pairs.read(name)
     assert tuple(len(part) for part in corpus) == sizes
-    learnt, chosen, scored = ({pairs.bucket(p.source) for p in part} for part in corpus)
+    learnt, chosen, scored = ({pairs.twentieth(p.source) for p in part} for part in corpus)
     assert scored == {0, 1}
     assert chosen == {2}
     assert learnt == set(range(3, 20))

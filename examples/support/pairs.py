@@ -70,7 +70,9 @@ def read(data: str) -> Corpus:
     return corpus
 
 
-def numbers(first: int = 0, last: int = 999_999, sizes: tuple[int, ...] = (5000, 500, 1000)):
+def numbers(
+    first: int = 0, last: int = 999_999, sizes: tuple[int, int, int] = (5000, 500, 1000)
+) -> Corpus:
     """Draw different numbers uniformly, always the same ones; their digits and their words.
 
     Example:
@@ -80,8 +82,9 @@ def numbers(first: int = 0, last: int = 999_999, sizes: tuple[int, ...] = (5000,
     """
     drawn = np.random.default_rng(first).choice(last - first + 1, sum(sizes), replace=False) + first
     pairs = [Pair(str(number), spell(number)) for number in drawn.tolist()]
-    train, validation, test = np.cumsum(sizes)
-    return Corpus(pairs[:train], pairs[train:validation], pairs[validation:test])
+    train, validation, _ = sizes
+    rest = pairs[train:]
+    return Corpus(pairs[:train], rest[:validation], rest[validation:])
 
 
 def parse(content: bytes, name: str) -> list[Pair]:
@@ -134,16 +137,16 @@ def split(pairs: Iterable[Pair]) -> Corpus:
     """Split by a hash of the source."""
     parts: tuple[list[Pair], ...] = [], [], []
     for pair in pairs:
-        part = bucket(pair.source)
+        part = twentieth(pair.source)
         parts[2 if part < 2 else 1 if part == 2 else 0].append(pair)
     return Corpus(*parts)
 
 
-def bucket(source: str) -> int:
+def twentieth(source: str) -> int:
     """The part in 0 … 19 that a source falls into, whatever its case and punctuation.
 
     Example:
-        >>> bucket("Help me!") == bucket("help me.")
+        >>> twentieth("Help me!") == twentieth("help me.")
         True
     """
     words = re.sub(r"\W+", " ", source.lower()).strip()

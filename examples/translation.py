@@ -9,7 +9,7 @@ attends to what they found, and is trained to put the right symbol after the rig
 2015; ε is label smoothing). It translates by beam search. What it learns from:
 
     numbers   0 … 999,999 into Vietnamese words, whose rules are in support/numerals.py: every
-              answer can be checked, and a number of seven digits shows what was not learnt
+              answer can be checked, and numbers of seven digits show what was not learnt
     en-vi     2,831 pairs of short sentences, out of the folder RNNJAX_DATA
     en-fr     3,657 pairs of paragraphs of Python's documentation without markup, likewise
     FILE.tsv  pairs of your own, source, tab, target, one pair a line
@@ -22,7 +22,7 @@ params, the test is scored once.
     python -m examples.translation --attention none            the same without attention
     python -m examples.translation --data en-vi                ten minutes
     python -m examples.translation --resume                    go on with a run that was stopped
-    python -m examples.translation --load runs/translation "21" "105014"
+    python -m examples.translation --load runs/translation "105014" "792031"
     python -m examples.translation --load runs/translation --file lines.txt
 """
 

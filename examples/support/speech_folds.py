@@ -1,0 +1,64 @@
+"""What is learnt from, what validates, and what is scored once: clips that have none in common.
+
+    strings             numbers 10–49, 5–9, 0–4; 500 strings to be scored on, 200 to validate
+    digit, official     the same numbers, each clip by itself
+    digit, speaker      six folds: all clips of five speakers, those of the sixth to be scored on;
+                        nothing validates, because all else has been learnt from
+
+For tuning what validates is scored; with speakers, another fold's speaker is left out as well.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from examples.support.spoken_digits import PARTS, SPEAKERS, Clip, Utterance, select, strings
+from examples.support.utterances import singles
+
+SCORED, VALIDATING, QUICKLY = 500, 200, 20  # strings
+
+
+class Fold(NamedTuple):
+    """One division of the clips."""
+
+    name: str
+    train: list[Clip]
+    validation: list[Utterance]  # may be empty
+    test: list[Clip]
+    scored: list[Utterance]
+
+
+def folds_of(clips: Sequence[Clip], task: str, split: str, tuning: bool, quick: bool) -> list[Fold]:
+    """Divide the clips as the task asks for."""
+    if task == "digit" and split == "speaker":
+        left_out = SPEAKERS[:2] if quick else SPEAKERS
+        return [without(clips, speaker, tuning) for speaker in left_out]
+    return [by_number(clips, task == "digit", tuning, quick)]
+
+
+def by_number(clips: Sequence[Clip], single: bool, tuning: bool, quick: bool) -> Fold:
+    """Divide the clips by their numbers."""
+    parts = {name: select(clips, numbers) for name, numbers in PARTS.items()}
+    scored = "validation" if tuning else "test"
+    if single:
+        utterances = {name: singles(part) for name, part in parts.items()}
+        validation, test = utterances["validation"], utterances[scored]
+    else:
+        few, many = (QUICKLY, QUICKLY) if quick else (VALIDATING, SCORED)
+        validation = strings(parts["validation"], few, seed=1)
+        test = validation if tuning else strings(parts["test"], many, seed=2)
+    name = "official" if single else "strings"
+    return Fold(name, parts["train"], validation, parts[scored], test)
+
+
+def without(clips: Sequence[Clip], speaker: str, tuning: bool) -> Fold:
+    """Leave out a speaker; for tuning the next one, too, who is scored in place of the first.
+
+    Example:
+        >>> len(without([], "theo", True).train)
+        0
+    """
+    heard = [name for name in SPEAKERS if name != speaker]
+    if tuning:
+        speaker = heard.pop(SPEAKERS.index(speaker) % len(heard))
+    test = select(clips, speakers=[speaker])
+    return Fold(speaker, select(clips, speakers=heard), [], test, singles(test))

@@ -25,14 +25,14 @@ GROUP = 8  # batches that are drawn together, and sorted by length
 SHORTEST, GROWTH = 32, 3 / 2  # frames that the shortest batches are padded to, and how that grows
 
 
-def padded(frames: int) -> int:
+def padded(frames: int, shortest: int = SHORTEST) -> int:
     """How many frames so many are padded to.
 
     Example:
         >>> [padded(frames) for frames in (5, 32, 33, 250)]
         [32, 32, 48, 365]
     """
-    size = SHORTEST
+    size = shortest
     while size < frames:
         size = -int(-size * GROWTH // 1)
     return size
@@ -46,17 +46,20 @@ class Hearing:
         spelling: what labels are.
         directions: in which the network reads.
         most: labels that a row of a batch has room for.
+        shortest: frames that even the shortest batch is padded to.
     """
 
     spelling: Spelling
     directions: Directions
     most: int
+    shortest: int = SHORTEST
 
     def batch(self, utterances: Sequence[Utterance], frames: Sequence[np.ndarray]) -> Batch:
         """Put utterances, of which these are the frames, side by side."""
         labels = [self.spelling.encode(utterance.digits) for utterance in utterances]
         centred = [without_mean(row, self.directions) for row in frames]
-        return batch_of(centred, labels, padded(max(map(len, frames))), self.most)
+        time = padded(max(map(len, frames)), self.shortest)
+        return batch_of(centred, labels, time, self.most)
 
 
 def most_labels(spelling: Spelling, digits: tuple[int, int] = DIGITS) -> int:

@@ -44,7 +44,7 @@ from examples.support.listener import Trained
 from examples.support.recogniser import Masks, Recogniser
 from examples.support.speech_folds import Fold, folds_of
 from examples.support.spelling import Spelling
-from examples.support.spoken_digits import DIGITS, Planner
+from examples.support.spoken_digits import DIGITS, Clip, Planner
 from examples.support.utterances import Fresh, Hearing, fixed, most_labels
 from rnnjax import training
 
@@ -137,9 +137,7 @@ class Options:
         return Recogniser(outputs, *sizes)
 
 
-QUICK = Options(
-    quick=True, size=24, steps=60, batch=8, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0
-)
+QUICK = Options(size=24, batch=8, steps=60, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0)
 DEFAULTS = {
     "letters": Options(task="letters", join=2, steps=2000),
     "digit": Options(task="digit", join=2),
@@ -227,10 +225,18 @@ def lasting(options: Options) -> dict[str, Any]:
     return {name: value for name, value in asdict(options).items() if name not in PASSING}
 
 
-def train_and_report(options: Options) -> None:
-    """Train on every fold, score it, say what came of it, and keep it."""
+def read() -> list[Clip]:
+    """Read the clips.
+
+    Raises:
+        OptionError: they are not there, or others are.
+    """
     with blame("RNNJAX_DATA"):
-        clips = spoken_digits.read()
+        return spoken_digits.read()
+
+
+def train_and_report(clips: Sequence[Clip], options: Options) -> None:
+    """Train on every fold, score it, say what came of it, and keep it."""
     folds = folds_of(clips, options.task, options.split, options.tuning, options.quick)
     results = []
     for fold in folds:
@@ -243,9 +249,10 @@ def train_and_report(options: Options) -> None:
 
 def begin(options: Options) -> None:
     """Train anew."""
+    clips = read()
     with blame("--out"):
         set_aside(options.out, (RUN, *speech_results.FILES))
-    train_and_report(options)
+    train_and_report(clips, options)
 
 
 def resume(options: Options) -> None:
@@ -256,7 +263,7 @@ def resume(options: Options) -> None:
     """
     with blame("--out"):
         config = training.load(transcription.folders(options.out)[0]).config
-    train_and_report(replace(options, **config["options"]))
+    train_and_report(read(), replace(options, **config["options"]))
 
 
 def listen(options: Options) -> None:

@@ -145,15 +145,13 @@ def test_strings_follow_from_the_seed():
 def test_a_fold_never_scores_what_it_has_learnt_from():
     for tuning in (False, True):
         folds = speech_folds.folds_of(CLIPS, "digit", "speaker", tuning, quick=False)
-        assert [fold.name for fold in folds] == list(SPEAKERS)
+        assert sorted(fold.name for fold in folds) == list(SPEAKERS)
         for fold in folds:
             heard = {clip.speaker for clip in fold.train}
             scored = {clip.speaker for clip in fold.test}
             assert len(heard) == 5 - tuning
-            assert fold.name not in heard
-            assert len(scored) == 1
+            assert scored == {fold.name}
             assert not heard & scored
-            assert (scored == {fold.name}) is not tuning
             assert not fold.validation
     (fold,) = speech_folds.folds_of(CLIPS, "digits", "official", tuning=False, quick=False)
     assert len(fold.scored) == 500
@@ -690,6 +688,6 @@ def test_the_clips_are_those_expected(monkeypatch):
     for spelling in SPELLINGS.values():  # three joined frames leave a path for every clip
         said = utterances.singles(clips)
         labels = [spelling.encode(one.digits) for one in said]
-        batch = recogniser.batch_of([[]] * len(said), labels, 1, 8)
+        batch = recogniser.batch_of([np.zeros((1, 40))] * len(said), labels, 1, 8)
         frames = np.array([-(-len(log_power(one.samples)) // 3) for one in said])
         assert ctc.feasible(batch.labels, frames, batch.label_lengths).all()

@@ -84,7 +84,7 @@ class Options:
     """White noise in it is so strong at most, a share of the loudest sample."""
     batch: int = 32
     """Utterances in a batch."""
-    steps: int = 2400
+    steps: int = 2000
     """Steps of the optimiser; of each fold, where there are several."""
     learning_rate: float = 3e-3
     """The highest learning rate of AdamW, after the warm-up; it falls to zero along a cosine."""
@@ -139,7 +139,7 @@ class Options:
 
 QUICK = Options(size=24, batch=8, steps=60, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0)
 DEFAULTS = {
-    "letters": Options(task="letters", join=2, steps=2000),
+    "letters": Options(task="letters", join=2),
     "digit": Options(task="digit", join=2),
 }
 

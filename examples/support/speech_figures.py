@@ -28,7 +28,8 @@ def spikes(trained: Trained, utterance: Utterance, width: int) -> Figure:
     read["likeliest path"] = write(trained.spelling, logits, 0)
     if width:
         read[f"beam of {width}"] = write(trained.spelling, logits, width)
-    above.set_title("     ".join(f"{name}: {text}" for name, text in read.items()), loc="left")
+    lines = "\n".join(f"{name}: {text}" for name, text in read.items())
+    above.set_title(lines, loc="left", fontsize=10)
     return figure
 
 
@@ -47,7 +48,7 @@ def draw_sound(ax: Axes, utterance: Utterance) -> None:
     for start, stop in utterance.spans:
         for at in (start, stop):
             ax.axvline(at / RATE, color="white", linewidth=0.7, linestyle=(0, (4, 3)))
-    ax.set_ylabel("mel band")
+    ax.set(xlim=(0, end), ylabel="mel band")
 
 
 def draw_probabilities(ax: Axes, trained: Trained, logits: np.ndarray) -> None:

@@ -77,9 +77,9 @@ class Options:
     band_mask: int = 6
     """Bands of 40 that each of two masks over frequency covers at most; 0: none."""
     speed: float = 0.1
-    """Each utterance is learnt from so much faster or slower at most, a share."""
+    """Each utterance is learnt from so much faster or slower at most, a share in steps of 0.05."""
     warp: float = 0.05
-    """Its bands are so much wider or narrower at most, a share."""
+    """Its bands are so much wider or narrower at most, a share in steps of 0.05."""
     noise: float = 0.01
     """White noise in it is so strong at most, a share of the loudest sample."""
     batch: int = 32
@@ -259,11 +259,11 @@ def resume(options: Options) -> None:
     """Go on with a run that was stopped, as it was begun.
 
     Raises:
-        OptionError: there is none.
+        OptionError: there is none, or it is not one of this example.
     """
     with blame("--out"):
-        config = training.load(transcription.folders(options.out)[0]).config
-    train_and_report(read(), replace(options, **config["options"]))
+        begun = transcription.config_of(transcription.folders(options.out)[0])["options"]
+    train_and_report(read(), replace(options, **begun))
 
 
 def listen(options: Options) -> None:

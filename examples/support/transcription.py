@@ -7,6 +7,7 @@ printed as soon as that changes; one that reads both ways hears the whole first.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,18 @@ def folders(out: Path) -> list[Path]:
     return found
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    """What a network and its run are made of.
+
+    Raises:
+        ValueError: it was trained by another example.
+    """
+    config = training.load(folder).config
+    if "spelling" not in config:
+        raise ValueError(f"expected a run of examples.speech; {folder} is one of another example.")
+    return config
+
+
 def load(out: Path) -> Trained:
     """Read a network back.
 
@@ -47,9 +60,9 @@ def load(out: Path) -> Trained:
     found = folders(out)
     if len(found) > 1:
         raise ValueError(f"expected one network; {out} has several. Name one, {found[0]} say.")
+    config = config_of(found[0])
     saved = training.load(found[0], best=True)
     params = jax.tree.map(jnp.asarray, saved.average)
-    config = saved.config
     return Trained(config["model"], params, config["spelling"], config["single"])
 
 

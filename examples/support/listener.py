@@ -26,10 +26,7 @@ from rnnjax import ctc
 
 MOST = 2_000  # joined frames for a beam, whose work grows with their square: a minute of sound
 logits_of = jax.jit(recogniser.logits, static_argnums=0)
-digit_MOST = (
-    2_000  # joined frames for a beam, whose work grows with their square: a minute of sound
-)
-logits_of = jax.jit(recogniser.digit_logits, static_argnums=0)
+digit_logits_of = jax.jit(recogniser.digit_logits, static_argnums=0)
 
 
 class Trained(NamedTuple):

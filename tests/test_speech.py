@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import tarfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from scipy.io import wavfile
 
 from examples import speech
 from examples.support import (
+    listener,
     recogniser,
     speech_figures,
     speech_folds,
@@ -58,6 +60,8 @@ from tests.data import DATA
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 NUMBERS = (0, 1, 5, 6, 10, 11, 12, 13)  # of the clips below; some in each part
+ROOT_FOLDER = Path(__file__).parents[1]
+SINGLE = ("accuracy", "logistic_regression")
 SPELLINGS = {"digits": Spelling(by_letter=False), "letters": Spelling(by_letter=True)}
 
 
@@ -318,10 +322,10 @@ def listening():
 @pytest.mark.parametrize("seconds", [0.1, 0.033, 10.0])
 def test_a_stream_is_understood_as_the_whole(listening, seconds):
     trained, said, expected = listening
-    listener = Listener(trained)
-    heard = [listener.push(part) for part in pieces(said.samples, seconds)]
-    text = listener.end()
-    found = np.concatenate(listener.logits)
+    ear = Listener(trained)
+    heard = [ear.push(part) for part in pieces(said.samples, seconds)]
+    text = ear.end()
+    found = np.concatenate(ear.logits)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance("float32"))
     assert text == write(trained.spelling, expected, 0) != ""
     assert all(text.startswith(part) for part in heard)
@@ -330,19 +334,29 @@ def test_a_stream_is_understood_as_the_whole(listening, seconds):
 
 def test_a_beam_looks_at_all_of_a_stream(listening):
     trained, said, expected = listening
-    listener = Listener(trained)
+    ear = Listener(trained)
     for part in pieces(said.samples, 0.1):
-        listener.push(part)
-    assert listener.end(width=16) == write(trained.spelling, expected, 16)
+        ear.push(part)
+    assert ear.end(width=16) == write(trained.spelling, expected, 16)
 
 
 def test_a_signal_shorter_than_a_frame_is_heard_at_its_end(listening):
     trained, said, _ = listening
-    listener, samples = Listener(trained), said.samples[:150]
-    assert listener.push(samples) == ""
-    listener.end()
+    ear, samples = Listener(trained), said.samples[:150]
+    assert ear.push(samples) == ""
+    ear.end()
     expected = np.asarray(whole(trained, samples))
-    np.testing.assert_allclose(listener.logits, expected[None], rtol=0, atol=tolerance("float32"))
+    np.testing.assert_allclose(ear.logits, expected[None], rtol=0, atol=tolerance("float32"))
+
+
+def test_a_beam_looks_at_no_more_than_it_has_time_for(monkeypatch):
+    spelling = SPELLINGS["digits"]
+    logits = np.full((50, spelling.size), -50.0, np.float32)
+    logits[:, :2] = np.log([0.6, 0.4])  # the blank is likelier at each frame, a 0 in most paths
+    assert write(spelling, logits, 0) == ""
+    assert set(write(spelling, logits, 8)) == {"0", " "}
+    monkeypatch.setattr(listener, "MOST", 49)
+    assert write(spelling, logits, 8) == ""
 
 
 @pytest.mark.parametrize("options", [{"directions": "both"}, {"single": True}])
@@ -671,6 +685,20 @@ def test_bad_options_are_one_line(name, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"error: {name}")
     assert error.count("\n") == 1
+
+
+# --- what was measured ---
+
+
+def test_the_page_quotes_the_results():
+    page, found = (ROOT_FOLDER / "docs/speech.md").read_text(), []
+    for path in sorted((ROOT_FOLDER / "examples/results/speech").glob("*.json")):
+        for fold in json.loads(path.read_text())["folds"]:
+            rates = [rate for rates in fold.get("decoded", {}).values() for rate in rates.values()]
+            found += [f"{rate:.2%}".replace("%", " %") for rate in rates]
+            found += [f"{fold[name]:.1%}".replace("%", " %") for name in SINGLE if name in fold]
+    assert len(found) > 10
+    assert [figure for figure in found if figure not in page] == []
 
 
 # --- the data ---

@@ -662,6 +662,10 @@ def test_a_download_is_unpacked_and_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(spoken_digits, "SHA256", "0" * 64)
     with pytest.raises(OptionError, match="expected clips with the sha256 0000"):
         speech.main(speech.Options(download=True))
+    archive.write_bytes(b"broken")
+    monkeypatch.setattr(spoken_digits.pooch, "retrieve", lambda *arguments: str(archive))
+    with pytest.raises(OptionError, match="got a broken one"):
+        speech.main(speech.Options(download=True))
 
 
 BAD_OPTIONS = {

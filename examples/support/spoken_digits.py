@@ -15,7 +15,7 @@ https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0.
 import hashlib
 import os
 import tarfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +79,7 @@ def read() -> list[Clip]:
     """
     folder = _locate()
     paths = sorted(folder.glob("*.wav"))
-    found = digest(paths)
+    found = digest({path.name: path.read_bytes() for path in paths})
     if found != SHA256:
         raise ValueError(
             f"{folder}: expected 3,000 clips with the sha256 {SHA256} in all; found {len(paths)} "
@@ -88,19 +88,15 @@ def read() -> list[Clip]:
     return [_read_clip(path) for path in paths]
 
 
-def digest(paths: Sequence[Path]) -> str:
-    """The sha256 of what ``sha256sum`` says of files, sorted by name.
+def digest(contents: Mapping[str, bytes]) -> str:
+    """The sha256 of what ``sha256sum`` says of files, contents by name, in the order of names.
 
     Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "a").write_bytes(b"1"), (folder / "b").write_bytes(b"2")
-        (1, 1)
-        >>> digest([folder / "a", folder / "b"])[:8]
+        >>> digest({"b": b"2", "a": b"1"})[:8]
         '68c2919f'
     """
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    each = ((hashlib.sha256(contents[name]).hexdigest(), name) for name in sorted(contents))
+    return hashlib.sha256("".join(f"{sha}  {name}\n" for sha, name in each).encode()).hexdigest()
 
 
 def download() -> Path:
@@ -124,25 +120,29 @@ def download() -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Take the clips out of an archive into a folder, and check them.
+    """Take the clips out of an archive, which is then removed, and into a folder if they are right.
 
     Raises:
-        ValueError: they are not those expected; the archive is removed, to be got anew.
+        ValueError: they are not those expected.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            content = tar.extractfile(member) if member.name.endswith(".wav") else None
-            if content is not None:
-                (folder / Path(member.name).name).write_bytes(content.read())
-    archive.unlink()
-    found = digest(sorted(folder.glob("*.wav")))
+    try:
+        with tarfile.open(archive) as tar:
+            files = [member for member in tar if member.isfile() and member.name.endswith(".wav")]
+            contents = {Path(f.name).name: tar.extractfile(f).read() for f in files}  # pyright: ignore[reportOptionalMemberAccess]
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{ADDRESS}: expected an archive; got a broken one ({error}).") from error
+    finally:
+        archive.unlink()  # a broken one would be taken for the right one the next time
+    found = digest(contents)
     if found != SHA256:
         raise ValueError(f"{ADDRESS}: expected clips with the sha256 {SHA256}; found {found}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
 
 
 MEND = (
-    "Get it, 14 MB, with python -m examples.speech --download, or set RNNJAX_DATA to a folder "
+    "Get it, 16 MB, with python -m examples.speech --download, or set RNNJAX_DATA to a folder "
     "whose folder speech holds the 3,000 wav files."
 )
 

@@ -42,10 +42,10 @@ from examples.support.hearing import Directions, Variation
 from examples.support.lines import Lines
 from examples.support.listener import Trained
 from examples.support.recogniser import Masks, Recogniser
-from examples.support.speech_folds import Fold, folds_of
+from examples.support.speech_folds import Fold, folds_of, voices_of
 from examples.support.spelling import Spelling
 from examples.support.spoken_digits import DIGITS, Clip, Planner
-from examples.support.utterances import Fresh, Hearing, fixed, most_labels
+from examples.support.utterances import SHORTEST, Fresh, Hearing, fixed, most_labels
 from rnnjax import training
 
 PASSING = ("out", "resume", "load", "download", "piece")  # not the run's
@@ -62,6 +62,9 @@ class Options:
     """Strings of digits; the same, spelled letter by letter; or single digits."""
     split: Literal["official", "speaker"] = "official"
     """Of single digits: the official test, or each speaker in turn left out of training."""
+    normalise: Literal["utterance", "speaker"] = "utterance"
+    """What is taken off the frames: their mean, or that of all clips of their speaker, in units of
+    its spread; the voice is told from the clips alone, without what is said in them."""
     directions: Directions = "both"
     """In which the layers read; a network that reads forward can listen to a stream."""
     size: int = 128
@@ -126,8 +129,8 @@ class Options:
     def hearing(self) -> Hearing:
         """What becomes of an utterance on its way into a batch."""
         most = most_labels(self.spelling, (1, 1) if self.single else DIGITS)
-        options = {"shortest": ONE_SHAPE} if self.quick else {}
-        return Hearing(self.spelling, self.directions, most, **options)
+        shortest = ONE_SHAPE if self.quick else SHORTEST
+        return Hearing(self.spelling, self.directions, most, shortest)
 
     @property
     def model(self) -> Recogniser:
@@ -140,7 +143,21 @@ class Options:
 QUICK = Options(size=24, batch=8, steps=60, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0)
 DEFAULTS = {
     "letters": Options(task="letters", join=2),
-    "digit": Options(task="digit", join=2),
+    "official": Options(task="digit", join=2, batch=64, steps=900),
+    "speaker": Options(
+        task="digit",
+        split="speaker",
+        normalise="speaker",
+        join=2,
+        batch=64,
+        steps=400,
+        learning_rate=2e-3,
+        dropout=0.4,
+        time_mask=12,
+        speed=0.15,
+        warp=0.1,
+        noise=0.03,
+    ),
 }
 
 
@@ -166,22 +183,26 @@ def loss_of(single: bool, model: Recogniser, masks: Masks) -> training.Loss:
     return functools.partial(loss, model, masks)
 
 
-def source_of(fold: Fold, options: Options) -> Fresh:
+def hearing_of(fold: Fold, options: Options) -> Hearing:
+    """What becomes of an utterance of a fold, its speaker's voice taken off where asked for."""
+    voices = voices_of(fold) if options.normalise == "speaker" else None
+    return replace(options.hearing, voices=voices)
+
+
+def source_of(fold: Fold, hearing: Hearing, options: Options) -> Fresh:
     """What is learnt from."""
     planner = Planner(fold.train, (1, 1) if options.single else DIGITS)
     variation = Variation(options.speed, options.warp, options.noise)
-    return Fresh(
-        planner, options.hearing, variation, options.batch, seed=options.seed, what=fold.name
-    )
+    return Fresh(planner, hearing, variation, options.batch, seed=options.seed, what=fold.name)
 
 
-def fit(fold: Fold, options: Options) -> training.Fitted:
+def fit(fold: Fold, hearing: Hearing, options: Options) -> training.Fitted:
     """Train on one fold; a run that finds its own checkpoints goes on from them."""
     loss = loss_of(options.single, options.model, Masks(options.time_mask, options.band_mask))
     every = -(-options.steps // POINTS)
     validation = None
     if fold.validation:
-        batches = list(fixed(fold.validation, options.hearing))
+        batches = list(fixed(fold.validation, hearing))
         score = functools.partial(training.evaluate, loss, batches=batches)
         validation = training.Validation(score, every)
     config = {
@@ -195,7 +216,7 @@ def fit(fold: Fold, options: Options) -> training.Fitted:
         loss,
         recogniser.initial_params(options.model, options.seed),
         optimiser(options.learning_rate, options.weight_decay, options.steps),
-        source_of(fold, options),
+        source_of(fold, hearing, options),
         steps=options.steps,
         key=jax.random.key(options.seed),
         average=options.average,
@@ -210,9 +231,9 @@ def words_of(record: training.Record) -> str:
     return f"{record['loss']:.3f} nats  {record['tokens_per_second']:,.0f} utterances/s"
 
 
-def train(fold: Fold, options: Options) -> tuple[Trained, training.Fitted]:
+def train(fold: Fold, hearing: Hearing, options: Options) -> tuple[Trained, training.Fitted]:
     """Train on one fold; what validated best is kept, or else what the end has averaged."""
-    fitted = fit(fold, options)
+    fitted = fit(fold, hearing, options)
     params = fitted.state.average if fitted.best is None else fitted.best.params
     return Trained(options.model, params, options.spelling, options.single), fitted
 
@@ -240,8 +261,9 @@ def train_and_report(clips: Sequence[Clip], options: Options) -> None:
     folds = folds_of(clips, options.task, options.split, options.tuning, options.quick)
     results = []
     for fold in folds:
-        trained, fitted = train(fold, options)
-        result = speech_results.result_of(fold, trained, fitted, options.hearing, options.beam)
+        hearing = hearing_of(fold, options)
+        trained, fitted = train(fold, hearing, options)
+        result = speech_results.result_of(fold, trained, fitted, hearing, options.beam)
         speech_results.say(result)
         results.append(result)
     speech_results.keep(options.out, folds, results, lasting(options))
@@ -297,8 +319,9 @@ def check(options: Options) -> None:
     _within("band_mask", options.band_mask, 0, 40)
     _within("beam", options.beam, 0, 1024)
     _within("seed", options.seed, 0, 2**32 - 1)
-    if options.split == "speaker" and not options.single:
-        raise OptionError("--split: speaker is for --task digit; got --task " + options.task + ".")
+    for name in ("split", "normalise"):
+        if getattr(options, name) == "speaker" and not options.single:
+            raise OptionError(f"--{name}: speaker is for --task digit; got --task {options.task}.")
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -326,7 +349,8 @@ def main(options: Options) -> None:
 def command(argv: Sequence[str] | None = None) -> None:
     """Run the command line; --quick, the task and the split change what other options are."""
     typed = parse(Options(), argv)
-    default = QUICK if typed.quick else DEFAULTS.get(typed.task, Options())
+    name = typed.split if typed.single else typed.task
+    default = QUICK if typed.quick else DEFAULTS.get(name, Options())
     run(main, default, argv)
 
 

@@ -413,9 +413,9 @@ def test_strings_are_scored_as_they_are_written():
 def test_the_baseline_knows_the_tones():
     train, test = select(CLIPS, PARTS["train"])[::2], select(CLIPS, PARTS["test"])[::2]
     swapped = [clip._replace(digit=(clip.digit + 1) % 10) for clip in test]
-    right, wrong = speech_scores.baseline([(train, test), (train, swapped)])
-    assert right == 1
-    assert wrong == 0
+    folds = [speech_folds.Fold("", train, [], some, []) for some in (test, swapped)]
+    for by_speaker in (False, True):
+        assert speech_scores.baseline(folds, by_speaker=by_speaker) == [1, 0]
 
 
 def test_bars_show_every_fold():
@@ -498,24 +498,40 @@ def test_a_network_that_was_kept_is_the_one_that_was_scored(trained, tones):
 
 def test_single_digits_are_run(tones, tmp_path):
     out = tmp_path / "run"
-    speech.command(
-        [*SMALL, "--task", "digit", "--split", "speaker", "--steps", "30", "--out", str(out)]
-    )
+    options = ["--task", "digit", "--split", "speaker", "--normalise", "speaker", "--steps", "30"]
+    speech.command([*SMALL, *options, "--out", str(out)])
     scores = read_scores(out)
     assert [fold["fold"] for fold in scores["folds"]] == list(SPEAKERS[:2])
     for fold in scores["folds"]:
         assert fold["digits"] == 10 * len(NUMBERS)
-        assert fold["logistic_regression"] == 1
+        assert fold["logistic_regression"] == fold["logistic_regression_by_speaker"] == 1
         assert fold["interval"][0] <= fold["accuracy"] <= fold["interval"][1]
     assert scores["accuracy"] > 0.4
     assert (out / speech_results.PICTURE).read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OptionError, match="--load: expected one network"):
         speech.main(speech.Options(load=(out, tmp_path / "a.wav")))
-    kept = transcription.load(out / "run" / SPEAKERS[1])
-    assert kept.single
-    named = transcription._hear(kept, tone(4, "lucas", 0), 0.1, 16)
+    with pytest.raises(OptionError, match="--load: expected a network that can hear anybody"):
+        speech.main(speech.Options(load=(out / "run" / SPEAKERS[1], tmp_path / "a.wav")))
+
+
+def test_a_single_digit_is_named(tmp_path, capsys):
+    path = write_file(tmp_path / "a.wav", tone(4, "lucas", 0))
+    transcription.write_down(untrained("both", single=True), [path], 0.1, 16)
+    named = capsys.readouterr().out.removeprefix(f"{path}: ")
     assert named[0] in "0123456789"
-    assert named.endswith("%)")
+    assert named.endswith("%)\n")
+
+
+def test_a_voice_is_told_without_what_was_said():
+    (fold, *_) = speech_folds.folds_of(CLIPS, "digit", "speaker", tuning=False, quick=True)
+    voices = speech_folds.voices_of(fold)
+    assert set(voices) == set(SPEAKERS)
+    wrong = [clip._replace(digit=9 - clip.digit) for clip in fold.test]
+    same = speech_folds.voices_of(fold._replace(test=wrong))[fold.name]
+    assert np.array_equal(same.mean, voices[fold.name].mean)
+    heard = [voices[clip.speaker].remove(log_power(clip.samples)) for clip in fold.test]
+    np.testing.assert_allclose(np.concatenate(heard).mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(heard).std(0), 1, atol=1e-4)
 
 
 # --- files ---
@@ -675,6 +691,7 @@ BAD_OPTIONS = {
     "--average": ["--average", "1"],
     "--piece": ["--piece", "0"],
     "--split": ["--split", "speaker"],
+    "--normalise": ["--normalise", "speaker"],
     "--load": ["--load", "somewhere"],
     "--load: expected a run": ["--load", "nowhere", "a.wav"],
     "--out: expected a run": ["--resume", "--out", "nowhere"],

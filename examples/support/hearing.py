@@ -7,12 +7,13 @@ over the utterance. One that only reads forwards cannot know that; it gets the m
     m_t = (κ m + Σ_{s ≤ t} x_s) / (κ + t),
 
 which begins as m, an ordinary frame, counted κ times. It can be told from the past alone, so that
-frames that come in pieces are those of the whole.
+frames that come in pieces are those of the whole. Where a speaker is known, the mean and the spread
+over many of the speaker's clips can be taken instead (``Voice``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,37 @@ def without_mean(frames: NDArray[np.floating], directions: Directions) -> NDArra
     """Return frames (T, 40) as a network that reads in these directions hears them."""
     centred = sound.remove_mean(frames) if directions == "both" else RunningMean().remove(frames)
     return (SCALE * centred).astype(np.float32)
+
+
+class Voice(NamedTuple):
+    """What a speaker sounds like on the whole, whatever is said: mean and spread of each band."""
+
+    mean: NDArray[np.float32]  # (40,)
+    spread: NDArray[np.float32]  # (40,)
+
+    def remove(self, frames: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the frames (T, 40) of one clip less the mean, in units of the spread."""
+        return ((_levelled(frames) - self.mean) / self.spread).astype(np.float32)
+
+
+def voice_of(clips: Iterable[NDArray[np.floating]]) -> Voice:
+    """Mean and spread over all frames (T, 40) of many clips of a speaker; labels are not needed.
+
+    Unlike the mean of one word, that of many leaves what tells the word from others.
+
+    Example:
+        >>> clips = [np.random.default_rng(k).normal(k, 2, (50, 40)) for k in range(3)]
+        >>> heard = np.concatenate([voice_of(clips).remove(clip) for clip in clips])
+        >>> bool(np.allclose(heard.mean(0), 0, atol=1e-5)), bool(np.allclose(heard.std(0), 1))
+        (True, True)
+    """
+    frames = np.concatenate([_levelled(clip) for clip in clips])
+    return Voice(frames.mean(0), np.maximum(frames.std(0), 1e-3))
+
+
+def _levelled(frames: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Shift a clip so that its loudest band is at 0: how near the microphone was does not count."""
+    return frames - frames.max()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,13 @@
 For tuning what validates is scored; with speakers, another fold's speaker is left out as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from examples.support.hearing import Voice, log_power, voice_of
 from examples.support.spoken_digits import PARTS, SPEAKERS, Clip, Utterance, select, strings
 from examples.support.utterances import singles
 
@@ -25,6 +29,26 @@ class Fold(NamedTuple):
     validation: list[Utterance]  # may be empty
     test: list[Clip]
     scored: list[Utterance]
+
+
+def frames_of(clip: Clip) -> NDArray[np.floating]:
+    """The log power of a clip, as networks hear it."""
+    return log_power(clip.samples)
+
+
+def voices_of(
+    fold: Fold, frames: Callable[[Clip], NDArray[np.floating]] = frames_of
+) -> dict[str, Voice]:
+    """What the speakers of a fold sound like, told from the clips that are learnt from.
+
+    Of one who was left out, from the clips that are scored: without what is said in them.
+    """
+    known = {clip.speaker for clip in fold.train}
+    clips = [*fold.train, *(clip for clip in fold.test if clip.speaker not in known)]
+    by_speaker = {clip.speaker: select(clips, speakers=[clip.speaker]) for clip in clips}
+    return {
+        speaker: voice_of(frames(clip) for clip in theirs) for speaker, theirs in by_speaker.items()
+    }
 
 
 def folds_of(clips: Sequence[Clip], task: str, split: str, tuning: bool, quick: bool) -> list[Fold]:

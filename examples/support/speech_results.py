@@ -15,6 +15,7 @@ from examples.support.utterances import Hearing
 from rnnjax import training
 
 FILES = SCORES, PICTURE = ("scores.json", "picture.png")
+BASELINE = "logistic_regression"
 TYPICAL = 5  # digits of the string that is drawn
 LABELS = {
     "digit_error_rate": "digit error rate",
@@ -67,7 +68,7 @@ def keep(
     """Compare with the baseline; write the scores and the picture."""
     scores: dict[str, Any] = {"folds": [result.scores for result in results]}
     if results[0].trained.single:
-        scores |= _compared(folds, results)
+        scores |= _compared(folds, results, options["normalise"] == "speaker")
     scores |= {
         "options": options,
         "device": machine.device(),
@@ -83,18 +84,21 @@ def keep(
     print(f"See {out / PICTURE}.")
 
 
-def _compared(folds: Sequence[Fold], results: Sequence[Result]) -> dict[str, Any]:
-    """Put the baseline beside each fold, and both means."""
-    levels = speech_scores.baseline([(fold.train, fold.test) for fold in folds])
-    for result, level in zip(results, levels, strict=True):
-        result.scores["logistic_regression"] = level
-        print(f"{result.scores['fold']:10} logistic regression {_words('accuracy', level)}")
-    means = {
-        "accuracy": float(np.mean([result.scores["accuracy"] for result in results])),
-        "logistic_regression": float(np.mean(levels)),
-    }
-    for name, mean in means.items():
-        print(f"mean: {name.replace('_', ' ')} {mean:.1%}")
+def _compared(
+    folds: Sequence[Fold], results: Sequence[Result], by_speaker: bool
+) -> dict[str, float]:
+    """Put the baseline beside each fold, and the means."""
+    levels = {BASELINE: speech_scores.baseline(folds)}
+    if by_speaker:
+        levels[f"{BASELINE}_by_speaker"] = speech_scores.baseline(folds, by_speaker=True)
+    for name, each in levels.items():
+        for result, level in zip(results, each, strict=True):
+            result.scores[name] = level
+    for name in ("accuracy", *levels):
+        each = [result.scores[name] for result in results]
+        print(f"{name.replace('_', ' '):32} {', '.join(f'{level:.1%}' for level in each)}")
+    means = {n: float(np.mean([r.scores[n] for r in results])) for n in ("accuracy", *levels)}
+    print("mean: " + ", ".join(f"{name.replace('_', ' ')} {m:.1%}" for name, m in means.items()))
     return means
 
 

@@ -55,12 +55,17 @@ def load(out: Path) -> Trained:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: there are several, or it is damaged.
+        ValueError: there are several, it is damaged, or it has to know its speakers.
     """
     found = folders(out)
     if len(found) > 1:
         raise ValueError(f"expected one network; {out} has several. Name one, {found[0]} say.")
     config = config_of(found[0])
+    if config["options"]["normalise"] == "speaker":
+        raise ValueError(
+            f"expected a network that can hear anybody; {found[0]} knows a voice only from many "
+            "clips. Train one with --normalise utterance."
+        )
     saved = training.load(found[0], best=True)
     params = jax.tree.map(jnp.asarray, saved.average)
     return Trained(config["model"], params, config["spelling"], config["single"])

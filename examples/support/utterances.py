@@ -5,14 +5,15 @@ Utterances of about the same length stand together, padded to one of few lengths
 is compiled.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from examples.support.hearing import (
     Directions,
     Variation,
+    Voice,
     log_power,
     without_mean,
 )
@@ -47,19 +48,27 @@ class Hearing:
         directions: in which the network reads.
         most: labels that a row of a batch has room for.
         shortest: frames that even the shortest batch is padded to.
+        voices: what each speaker sounds like; None: the mean of each utterance is taken off.
     """
 
     spelling: Spelling
     directions: Directions
     most: int
     shortest: int = SHORTEST
+    voices: Mapping[str, Voice] | None = field(default=None, repr=False)
 
     def batch(self, utterances: Sequence[Utterance], frames: Sequence[np.ndarray]) -> Batch:
         """Put utterances, of which these are the frames, side by side."""
         labels = [self.spelling.encode(utterance.digits) for utterance in utterances]
-        centred = [without_mean(row, self.directions) for row in frames]
+        pairs = zip(utterances, frames, strict=True)
+        centred = [self._centred(utterance.speaker, row) for utterance, row in pairs]
         time = padded(max(map(len, frames)), self.shortest)
         return batch_of(centred, labels, time, self.most)
+
+    def _centred(self, speaker: str, frames: np.ndarray) -> np.ndarray:
+        if self.voices is None:
+            return without_mean(frames, self.directions)
+        return self.voices[speaker].remove(frames)
 
 
 def most_labels(spelling: Spelling, digits: tuple[int, int] = DIGITS) -> int:

@@ -15,7 +15,6 @@ from examples.support.listener import Trained, whole, write
 from examples.support.spoken_digits import RATE, Utterance
 from rnnjax import ctc
 
-
 ROWS = (
     ("logistic_regression", "logistic regression", FAINT),
     ("logistic_regression_by_speaker", "the same, normalised by speaker", POINTS),

@@ -29,6 +29,7 @@ class Fold(NamedTuple):
     validation: list[Utterance]  # may be empty
     test: list[Clip]
     scored: list[Utterance]
+    rest: list[Clip]  # neither learnt from nor scored, by networks; the baseline learns from them
 
 
 def frames_of(clip: Clip) -> NDArray[np.floating]:
@@ -71,7 +72,8 @@ def by_number(clips: Sequence[Clip], single: bool, tuning: bool, quick: bool) ->
         validation = strings(parts["validation"], few, seed=1)
         test = validation if tuning else strings(parts["test"], many, seed=2)
     name = "official" if single else "strings"
-    return Fold(name, parts["train"], validation, parts[scored], test)
+    rest = [] if tuning else parts["validation"]
+    return Fold(name, parts["train"], validation, parts[scored], test, rest)
 
 
 def without(clips: Sequence[Clip], speaker: str, tuning: bool) -> Fold:
@@ -85,4 +87,4 @@ def without(clips: Sequence[Clip], speaker: str, tuning: bool) -> Fold:
     if tuning:
         speaker = heard.pop(SPEAKERS.index(speaker) % len(heard))
     test = select(clips, speakers=[speaker])
-    return Fold(speaker, select(clips, speakers=heard), [], test, singles(test))
+    return Fold(speaker, select(clips, speakers=heard), [], test, singles(test), [])

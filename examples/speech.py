@@ -140,10 +140,18 @@ class Options:
         return Recogniser(outputs, *sizes)
 
 
-QUICK = Options(size=24, batch=8, steps=60, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0)
+QUICK = Options(size=24, batch=8, steps=240, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0)
 DEFAULTS = {
     "letters": Options(task="letters", join=2),
-    "official": Options(task="digit", join=2, batch=64, steps=900),
+    "official": Options(
+        task="digit",
+        normalise="speaker",
+        join=2,
+        batch=64,
+        steps=900,
+        dropout=0.3,
+        time_mask=12,
+    ),
     "speaker": Options(
         task="digit",
         split="speaker",

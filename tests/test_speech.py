@@ -371,7 +371,8 @@ def test_a_beam_wider_than_the_alphabet_is_a_beam(listening):
     few, lengths = jnp.asarray(logits[:2, None]), jnp.array([2])
     wide = ctc.prefix_beam(few, lengths, width=100, n_best=100)
     assert wide.labels.shape[1] == 100 > few.shape[-1]
-    np.testing.assert_allclose(np.exp(wide.log_probabilities).sum(), 1, atol=1e-5)  # of them all
+    kept = np.exp(wide.log_probabilities).sum()  # of 111 labellings
+    assert 0.99 < kept < 1 + 1e-5
     best = ctc.prefix_beam(few, lengths, width=5)
     assert best.scores[0, 0] <= wide.scores[0, 0] + 1e-6
     with pytest.raises(ValueError, match="at most the number of labellings"):
@@ -429,23 +430,26 @@ def test_bars_show_every_fold():
 # --- runs ---
 
 
-SMALL = ["--quick", "--size", "16", "--batch", "4"]
+SMALL = ["--quick", "--size", "20"]
 
 
-@pytest.fixture(scope="module")
-def tones():
+@pytest.fixture
+def tones(monkeypatch):
     """The clips in place of the data set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spoken_digits, "read", lambda: CLIPS)
-        yield
+    monkeypatch.setattr(spoken_digits, "read", lambda: CLIPS)
 
 
 @pytest.fixture(scope="module")
-def trained(tones, tmp_path_factory):
+def trained(tmp_path_factory):
     """A run of the example that can listen to a stream."""
     out = tmp_path_factory.mktemp("runs") / "run"
     # As in the tests, so that they find its programs compiled.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("raise"):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        patch.setattr(spoken_digits, "read", lambda: CLIPS)
         speech.command([*SMALL, "--directions", "forward", "--save", str(out)])
     return out
 
@@ -469,7 +473,7 @@ def test_a_run_learns_and_leaves_its_scores(trained):
     assert pixels.std() > 0.1
 
 
-def test_a_stopped_run_goes_on_to_the_same_scores(trained, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_scores(trained, tones, tmp_path, monkeypatch):
     """With the options that it was begun with, whatever is typed then."""
     out, fit = tmp_path / "run", training.fit
 

@@ -142,7 +142,7 @@ class Options:
 
 QUICK = Options(size=24, batch=8, steps=240, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0)
 DEFAULTS = {
-    "letters": Options(task="letters", join=2),
+    "letters": Options(task="letters", join=2, steps=1500),
     "official": Options(
         task="digit",
         normalise="speaker",

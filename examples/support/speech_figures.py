@@ -89,21 +89,21 @@ def draw_alignment(ax: Axes, trained: Trained, utterance: Utterance, logits: np.
 
 
 def bars(folds: Sequence[dict[str, Any]]) -> Figure:
-    """The share that is right, beside logistic regression, for each fold."""
+    """The share that is right, beside logistic regression, for each fold and on the mean."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    ax, at = figure.add_subplot(), np.arange(len(folds))
+    names = [fold["fold"] for fold in folds] + ["mean"] * (len(folds) > 1)
+    ax, at = figure.add_subplot(), np.arange(len(names))
     rows = [row for row in ROWS if row[0] in folds[0]]
     width = 0.84 / len(rows)
     for k, (name, label, colour) in enumerate(rows):
         heights = [fold[name] for fold in folds]
+        heights += [float(np.mean(heights))] * (len(names) - len(folds))
         places = at + width * (k - (len(rows) - 1) / 2)
         drawn = ax.bar(places, heights, 0.92 * width, color=colour, label=label)
         ax.bar_label(drawn, [f"{100 * height:.1f}" for height in heights], padding=2, fontsize=8)
-        if len(folds) > 1:
-            ax.axhline(np.mean(heights), color=colour, linewidth=0.9, linestyle=(0, (4, 3)))
-    ax.set_xticks(at, [fold["fold"] for fold in folds])
+    ax.set_xticks(at, names)
     ax.set(ylim=(0, 1.16), yticks=np.arange(0, 1.01, 0.2), ylabel="digits named right")
-    ax.set_xlabel("speaker left out of training; dashed: the mean" if len(folds) > 1 else "")
+    ax.set_xlabel("speaker left out of training" if len(folds) > 1 else "")
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend(loc="upper right", ncols=3, frameon=False)
     ax.spines[["top", "right"]].set_visible(False)

@@ -300,10 +300,9 @@ def test_utterances_too_short_for_their_labels_are_counted():
 # --- networks ---
 
 
-@pytest.mark.parametrize("directions", ["both", "forward"])
-def test_padding_is_not_heard(directions):
-    trained, said = untrained(directions), a_string()
-    frames = hear(said.samples, directions)
+def test_padding_is_not_heard():
+    trained, said = untrained("both"), a_string()
+    frames = hear(said.samples, "both")
     logits = jax.jit(recogniser.logits, static_argnums=0)
     count = trained.model.joined(len(frames))
     short, long = (
@@ -360,10 +359,11 @@ def test_a_beam_looks_at_no_more_than_it_has_time_for(monkeypatch):
     assert write(spelling, logits, 8) == ""
 
 
-@pytest.mark.parametrize("options", [{"directions": "both"}, {"single": True}])
-def test_what_cannot_listen_to_a_stream_is_told_so(options):
+@pytest.mark.parametrize(("directions", "single"), [("both", False), ("forward", True)])
+def test_what_cannot_listen_to_a_stream_is_told_so(directions, single):
+    model = recogniser.Recogniser(11, directions=directions)
     with pytest.raises(ValueError, match="--directions forward"):
-        Listener(untrained(**options))
+        Listener(Trained(model, {}, SPELLINGS["digits"], single))
 
 
 def test_a_beam_wider_than_the_alphabet_is_a_beam(listening):
@@ -374,8 +374,7 @@ def test_a_beam_wider_than_the_alphabet_is_a_beam(listening):
     assert wide.labels.shape[1] == 100 > few.shape[-1]
     kept = np.exp(wide.log_probabilities).sum()  # of 111 labellings
     assert 0.99 < kept < 1 + 1e-5
-    best = ctc.prefix_beam(few, lengths, width=5)
-    assert best.scores[0, 0] <= wide.scores[0, 0] + 1e-6
+    assert (np.diff(wide.scores[0]) <= 0).all()
     with pytest.raises(ValueError, match="at most the number of labellings"):
         ctc.prefix_beam(few, lengths, width=112)
 
@@ -402,7 +401,7 @@ def test_saying_nothing_is_wrong_in_every_digit():
 
 
 def test_strings_are_scored_as_they_are_written():
-    trained, said = untrained(), strings(CLIPS, 3, seed=0)
+    trained, said = untrained(), [a_string(), a_string((4, 2, 2, 9, 7))]
     hearing = utterances.Hearing(trained.spelling, "forward", 7)
     scores = speech_scores.score_strings(trained, said, hearing, 4)
     for name, width in (("greedy", 0), ("beam of 4", 4)):

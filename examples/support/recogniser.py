@@ -27,12 +27,12 @@ from rnnjax.initializers import GlorotUniform
 
 
 class Batch(NamedTuple):
-    """Utterances side by side, and what was said, zeros behind both."""
+    """Utterances side by side, and what was said, zeros behind both; arrays of NumPy or of JAX."""
 
-    xs: NDArray[np.float32]  # (T, B, bands)
-    lengths: NDArray[np.int32]  # (B,)
-    labels: NDArray[np.int32]  # (B, U)
-    label_lengths: NDArray[np.int32]  # (B,)
+    xs: Any  # (T, B, bands), float32
+    lengths: Any  # (B,), int32
+    labels: Any  # (B, U), int32
+    label_lengths: Any  # (B,), int32
 
 
 def batch_of(
@@ -117,16 +117,16 @@ def initial_params(model: Recogniser, seed: int) -> dict[str, Any]:
 
 def hidden(model: Recogniser, params: Any, xs: Any, lengths: Any, key: Any = None) -> jax.Array:
     """Read joined frames (T, B, k · bands): hidden vectors (T, B, N); with a key, noisy ones."""
-    noisy = key is not None and model.dropout > 0
-    if noisy:
-        key, k_head = jax.random.split(key)
-        xs = rnnjax.with_keys(key, xs)
+    k_head = None
+    if key is not None and model.dropout:
+        k_layers, k_head = jax.random.split(key)
+        xs = rnnjax.with_keys(k_layers, xs)
     if model.directions == "both":
         cells = model.cells
         _, hs = rnnjax.bidirectional(cells, cells, params["rnn"], xs, lengths=lengths)
     else:
         _, hs = rnnjax.scan(model.stack, params["rnn"], xs, lengths=lengths)
-    return drop(k_head, model.dropout, hs) if noisy else hs
+    return hs if k_head is None else drop(k_head, model.dropout, hs)
 
 
 def drop(key: jax.Array, rate: float, hs: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -73,10 +74,10 @@ def draw_alignment(ax: Axes, trained: Trained, utterance: Utterance, logits: np.
     """The frames of each symbol on the likeliest path of what was said."""
     labels = trained.spelling.encode(utterance.digits)
     found = ctc.align(
-        logits[:, None],
-        np.array([labels]),
-        lengths=np.array([len(logits)]),
-        label_lengths=np.array([len(labels)]),
+        jnp.asarray(logits)[:, None],
+        jnp.array([labels]),
+        lengths=jnp.array([len(logits)]),
+        label_lengths=jnp.array([len(labels)]),
     )
     hop = HOP * trained.model.join
     spans = zip(labels, np.asarray(found.starts[0]), np.asarray(found.ends[0]), strict=True)

@@ -45,12 +45,12 @@ from examples.support.recogniser import Masks, Recogniser
 from examples.support.speech_folds import Fold, folds_of, voices_of
 from examples.support.spelling import Spelling
 from examples.support.spoken_digits import DIGITS, Clip, Planner
+from examples.support.transcription import RUN
 from examples.support.utterances import SHORTEST, Fresh, Hearing, fixed, most_labels
 from rnnjax import training
 
 PASSING = ("out", "resume", "load", "download", "piece")  # not the run's
 POINTS = 8  # how often a run is validated and saved
-RUN = "run"
 ONE_SHAPE = 512  # frames that all batches of a quick run are padded to, so that little is compiled
 
 

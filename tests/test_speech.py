@@ -430,7 +430,7 @@ def test_bars_show_every_fold():
 # --- runs ---
 
 
-SMALL = ["--quick", "--size", "20", "--layers", "1"]
+SMALL = ["--quick", "--size", "20", "--layers", "1", "--steps", "160"]
 
 
 @pytest.fixture(scope="module", autouse=True)

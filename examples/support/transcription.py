@@ -19,7 +19,7 @@ from examples.support.listener import Listener, Trained, whole, write
 from examples.support.spoken_digits import RATE
 from rnnjax import training
 
-RUN = "run"
+RUN = "run"  # in the folder of a run, the folder of its networks
 
 
 def folders(out: Path) -> list[Path]:

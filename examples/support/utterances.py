@@ -5,6 +5,7 @@ Utterances of about the same length stand together, padded to one of few lengths
 is compiled.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -35,7 +36,7 @@ def padded(frames: int, shortest: int = SHORTEST) -> int:
     """
     size = shortest
     while size < frames:
-        size = -int(-size * GROWTH // 1)
+        size = math.ceil(size * GROWTH)
     return size
 
 

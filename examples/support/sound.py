@@ -129,14 +129,16 @@ def log_mel(
     hop: float = 0.010,
     low: float = 20.0,
     high: float | None = None,
+    floor: float = FLOOR,
 ) -> NDArray[np.float32]:
     """Return the log power (T, bands) in bands that are equally wide on the mel scale.
 
     For each frame, ``window`` seconds every ``hop`` seconds: a periodic Hann window, the power of
     its FFT, triangles over the frequencies from ``low`` to ``high`` (half the rate by default), the
-    natural logarithm. The scale is HTK's, mel(f) = 2595 log10(1 + f / 700), and the triangles are 1
-    at their tips. Frames lie inside the signal; the rest at its end is left out, and a signal
-    shorter than a frame is one frame with zeros behind it.
+    natural logarithm, of ``floor`` where there is less. The scale is HTK's,
+    mel(f) = 2595 log10(1 + f / 700), and the triangles are 1 at their tips. Frames lie inside the
+    signal; the rest at its end is left out, and a signal shorter than a frame is one frame with
+    zeros behind it.
 
     Raises:
         ValueError: samples that are not (n,), or bands that are too many or out of range.
@@ -163,7 +165,7 @@ def log_mel(
     samples = np.pad(samples, (0, max(length - len(samples), 0)))
     frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::step]
     spectrum = np.fft.rfft(frames * get_window("hann", length), points)
-    return np.log(np.maximum(np.abs(spectrum) ** 2 @ filters, FLOOR)).astype(np.float32)
+    return np.log(np.maximum(np.abs(spectrum) ** 2 @ filters, floor)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)

@@ -76,10 +76,7 @@ def align(
         >>> found.exists.tolist(), found.starts[1].tolist()
         ([True, False], [-1, -1])
     """
-    axes, size = arguments.logits("align", logits, lengths)
-    blank = arguments.blank("align", blank, size)
-    arguments.labels("align", labels, label_lengths, axes.sizes[1])
-    arguments.label_values("align", labels, label_lengths, size, blank)
+    blank = arguments.labelled("align", logits, labels, lengths, label_lengths, blank)
     return _align(logits, labels, lengths, label_lengths, blank=blank)
 
 

@@ -34,6 +34,17 @@ def logits(owner: str, value: Any, lengths: Any) -> tuple[Axes, int]:
     return axes, shape[2]
 
 
+def labelled(
+    owner: str, scores: Any, said: Any, lengths: Any, label_lengths: Any, symbol: Any
+) -> int:
+    """Check logits (T, B, V) beside labels (B, U), the lengths of both and the blank; return it."""
+    axes, size = logits(owner, scores, lengths)
+    checked = blank(owner, symbol, size)
+    labels(owner, said, label_lengths, axes.sizes[1])
+    label_values(owner, said, label_lengths, size, checked)
+    return checked
+
+
 def blank(owner: str, value: Any, size: int) -> int:
     """Check the blank, which is static; return it as an int."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):

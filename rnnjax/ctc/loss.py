@@ -105,10 +105,7 @@ def loss(
         >>> (9 * jnp.exp(-losses.nats)).round().tolist(), losses.feasible.tolist()
         ([3.0, 1.0, 9.0], [True, True, False])
     """
-    axes, size = arguments.logits("loss", logits, lengths)
-    blank = arguments.blank("loss", blank, size)
-    arguments.labels("loss", labels, label_lengths, axes.sizes[1])
-    arguments.label_values("loss", labels, label_lengths, size, blank)
+    blank = arguments.labelled("loss", logits, labels, lengths, label_lengths, blank)
     return _loss(logits, labels, lengths, label_lengths, blank=blank)
 
 

@@ -162,9 +162,15 @@ def test_a_fold_never_scores_what_it_has_learnt_from():
     assert len(fold.scored) == 500
     assert {clip.number for clip in fold.test} == {0, 1}
     assert {clip.number for clip in fold.train} == {10, 11, 12, 13}
-    (fold,) = speech_folds.folds_of(CLIPS, "digit", "official", tuning=True, quick=False)
-    assert {clip.number for clip in fold.test} == {5, 6}
-    assert len(fold.scored) == len(fold.test)
+    for tuning, learnt, scored in (
+        (False, {5, 6, 10, 11, 12, 13}, {0, 1}),
+        (True, {10, 11, 12, 13}, {5, 6}),
+    ):
+        (fold,) = speech_folds.folds_of(CLIPS, "digit", "official", tuning, quick=False)
+        assert {clip.number for clip in fold.train} == learnt
+        assert {clip.number for clip in fold.test} == scored
+        assert len(fold.scored) == len(fold.test)
+        assert not fold.validation
 
 
 # --- spelling ---

@@ -1,14 +1,14 @@
 """What is learnt from, what validates, and what is scored once: clips that have none in common.
 
     strings             numbers 10–49, 5–9, 0–4; 500 strings to be scored on, 200 to validate
-    digit, official     the same numbers, each clip by itself
-    digit, speaker      six folds: all clips of five speakers, those of the sixth to be scored on;
-                        nothing validates, because all else has been learnt from
+    digit, official     numbers 5–49, each clip by itself; 0–4 to be scored on
+    digit, speaker      six folds: all clips of five speakers, those of the sixth to be scored on
 
-For tuning what validates is scored; with speakers, another fold's speaker is left out as well.
+Single digits have nothing that validates: all that is not scored is learnt from. For tuning, the
+numbers 5–9 are scored and 0–4 are not touched; with speakers, another one is left out as well.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,6 @@ class Fold(NamedTuple):
     validation: list[Utterance]  # may be empty
     test: list[Clip]
     scored: list[Utterance]
-    rest: list[Clip]  # neither learnt from nor scored, by networks; the baseline learns from them
 
 
 def frames_of(clip: Clip) -> NDArray[np.floating]:
@@ -57,23 +56,26 @@ def folds_of(clips: Sequence[Clip], task: str, split: str, tuning: bool, quick: 
     if task == "digit" and split == "speaker":
         left_out = SPEAKERS[:2] if quick else SPEAKERS
         return [without(clips, speaker, tuning) for speaker in left_out]
-    return [by_number(clips, task == "digit", tuning, quick)]
-
-
-def by_number(clips: Sequence[Clip], single: bool, tuning: bool, quick: bool) -> Fold:
-    """Divide the clips by their numbers."""
     parts = {name: select(clips, numbers) for name, numbers in PARTS.items()}
-    scored = "validation" if tuning else "test"
-    if single:
-        utterances = {name: singles(part) for name, part in parts.items()}
-        validation, test = utterances["validation"], utterances[scored]
-    else:
-        few, many = (QUICKLY, QUICKLY) if quick else (VALIDATING, SCORED)
-        validation = strings(parts["validation"], few, seed=1)
-        test = validation if tuning else strings(parts["test"], many, seed=2)
-    name = "official" if single else "strings"
-    rest = [] if tuning else parts["validation"]
-    return Fold(name, parts["train"], validation, parts[scored], test, rest)
+    return [official(parts, tuning) if task == "digit" else joined(parts, tuning, quick)]
+
+
+def joined(parts: Mapping[str, list[Clip]], tuning: bool, quick: bool) -> Fold:
+    """Make strings of each part."""
+    few, many = (QUICKLY, QUICKLY) if quick else (VALIDATING, SCORED)
+    validation = strings(parts["validation"], few, seed=1)
+    if tuning:
+        return Fold("strings", parts["train"], validation, parts["validation"], validation)
+    test = strings(parts["test"], many, seed=2)
+    return Fold("strings", parts["train"], validation, parts["test"], test)
+
+
+def official(parts: Mapping[str, list[Clip]], tuning: bool) -> Fold:
+    """Leave out the official test, and for tuning the part before it, which is scored instead."""
+    learnt, scored = parts["train"], parts["validation"]
+    if not tuning:
+        learnt, scored = [*learnt, *scored], parts["test"]
+    return Fold("official", learnt, [], scored, singles(scored))
 
 
 def without(clips: Sequence[Clip], speaker: str, tuning: bool) -> Fold:
@@ -87,4 +89,4 @@ def without(clips: Sequence[Clip], speaker: str, tuning: bool) -> Fold:
     if tuning:
         speaker = heard.pop(SPEAKERS.index(speaker) % len(heard))
     test = select(clips, speakers=[speaker])
-    return Fold(speaker, select(clips, speakers=heard), [], test, singles(test), [])
+    return Fold(speaker, select(clips, speakers=heard), [], test, singles(test))

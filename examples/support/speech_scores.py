@@ -4,8 +4,8 @@
 
 of digits, or of characters where names are spelled (spaces count). Saying nothing scores 100 %. The
 baseline is logistic regression on the log-mel frames of one clip, 16 of them at equal distances
-less the mean over all of them, learnt also from what validates the networks. Beside a network that
-hears speakers normalised it is given them so, too.
+less the mean over all of them. Beside a network that hears speakers normalised it is given them so,
+too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -127,7 +127,7 @@ def _log_mel(clip: Clip) -> NDArray[np.floating]:
 
 
 def _tables(fold: Fold, voices: Voices) -> tuple[Table, Table]:
-    return _table([*fold.train, *fold.rest], voices), _table(fold.test, voices)
+    return _table(fold.train, voices), _table(fold.test, voices)
 
 
 def _table(clips: Sequence[Clip], voices: Voices) -> Table:

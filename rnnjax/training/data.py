@@ -383,8 +383,9 @@ def _time_major(row: NDArray, batch: int) -> NDArray:
 def _of_one_dtype(sequences: Sequence[ArrayLike]) -> list[NDArray]:
     arrays = [np.asarray(sequence) for sequence in sequences]
     # An empty list says nothing of its dtype.
-    dtypes = [a.dtype for a in arrays if a.size] or [a.dtype for a in arrays]
-    return [a.astype(np.result_type(*dtypes)) for a in arrays]
+    dtypes = {a.dtype for a in arrays if a.size} or {a.dtype for a in arrays}
+    dtype = np.result_type(*dtypes)  # once, not for each array
+    return [a.astype(dtype) for a in arrays]
 
 
 def _padded(sequences: list[NDArray], width: int, rows: int) -> Padded:

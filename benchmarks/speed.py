@@ -184,9 +184,8 @@ def measure_case(
 
 def reference(case: Case, kind: Kind, xs: np.ndarray) -> Outcome:
     """Return what the loop gives that the others are compared with."""
-    cell, params = ours(kind, case.size)
-    model = rnnjax_model(cell, params, kind, rnnjax.Sequential())
-    return _outcome(jax.jit(_function(case, model))(params, _inputs(case, model, xs)), model)
+    model = rnnjax_model(kind, rnnjax.Sequential(), case.size)
+    return _outcome(jax.jit(_function(case, model))(model.weights, _inputs(case, model, xs)), model)
 
 
 def prepare(

@@ -24,6 +24,10 @@ STRATEGIES: dict[str, Strategy] = {
     "Sequential(hoist=True)": rnnjax.Sequential(hoist=True),
     "Sequential(defer=True)": rnnjax.Sequential(defer=True),
     "Sequential(hoist=True, defer=True)": rnnjax.Sequential(hoist=True, defer=True),
+    "Sequential(hoist=True, block=16)": rnnjax.Sequential(hoist=True, block=16),
+    "Sequential(hoist=True, block=16, defer=True)": rnnjax.Sequential(
+        hoist=True, block=16, defer=True
+    ),
     "Chunked()": rnnjax.Chunked(),
     "Unrolled()": rnnjax.Unrolled(),
 }
@@ -86,8 +90,9 @@ def ours(kind: Kind, size: Size) -> tuple[rnnjax.Cell, Params]:
     return cell, jax.tree.map(lambda leaf: leaf.astype(size.dtype), params | {"b": b})
 
 
-def rnnjax_model(cell: rnnjax.Cell, params: Params, kind: Kind, strategy: Strategy) -> Model:
+def rnnjax_model(kind: Kind, strategy: Strategy, size: Size) -> Model:
     """Return a cell under a strategy."""
+    cell, params = ours(kind, size)
 
     def run(params: Params, xs: Array) -> Array:
         return rnnjax.scan(cell, params, xs, strategy=strategy)[1]
@@ -97,8 +102,7 @@ def rnnjax_model(cell: rnnjax.Cell, params: Params, kind: Kind, strategy: Strate
 
 def rnnjax_arm(cell: str, name: str) -> Arm:
     """Return the arm of a strategy."""
-    kind = CELLS[cell]
-    return Arm("rnnjax", name, lambda size: rnnjax_model(*ours(kind, size), kind, STRATEGIES[name]))
+    return _arm("rnnjax", name, rnnjax_model, CELLS[cell], STRATEGIES[name])
 
 
 def _linen(kind: Kind, peer: Any, size: Size) -> Model:

@@ -57,8 +57,11 @@ def tabulate(rows: list[Row]) -> list[Table]:
 
 def _lost(found: list[Group]) -> Table:
     ratios = [(group.speedup(), group) for group in found]
-    lost = sorted((r, k) for k, (r, _) in enumerate(ratios) if r is not None and r < 1)
-    body = [(*_names(found[k]), *_rivals(found[k]), f"{ratio:.2f}") for ratio, k in lost]
+    lost = [(ratio, group) for ratio, group in ratios if ratio is not None and ratio < 1]
+    body = [
+        (*_names(group), _auto(group)[0], *_peer(group), f"{ratio:.2f}")
+        for ratio, group in sorted(lost, key=lambda pair: pair[0])
+    ]
     header = (*_NAMES, f"ms {AUTO}", "fastest peer", "ms", f"{AUTO} is … times as fast")
     return Table("Where rnnjax loses, worst first", header, body, names=6)
 
@@ -78,23 +81,7 @@ def _mean(chosen: list[Group], jax_only: bool) -> str:
 
 
 def _all(found: list[Group]) -> Table:
-    body = []
-    for group in found:
-        best, auto = group.fastest_strategy(), group.of(AUTO)
-        figures = (
-            [wording.entry(auto, "milliseconds"), f"{auto['share_of_peak']:.0%}"]
-            if auto
-            else ["—"] * 2
-        )
-        body.append(
-            (
-                *_names(group),
-                *figures,
-                best["strategy"],
-                wording.entry(best, "milliseconds"),
-                *_peer(group),
-            )
-        )
+    body = [(*_names(group), *_auto(group), *_best(group), *_peer(group)) for group in found]
     header = (*_NAMES, f"ms {AUTO}", "of the peak", "fastest strategy", "ms", "fastest peer", "ms")
     return Table(
         "All rows; of the peak: of what products of matrices reach here", header, body, names=6
@@ -108,9 +95,16 @@ def _names(group: Group) -> tuple[str, ...]:
     return (group.cell, group.direction, *(f"{axis:,}" for axis in group.sizes))
 
 
-def _rivals(group: Group) -> tuple[str, ...]:
+def _auto(group: Group) -> tuple[str, str]:
     auto = group.of(AUTO)
-    return (wording.entry(auto, "milliseconds") if auto else "—", *_peer(group))
+    if auto is None:
+        return "—", "—"
+    return wording.entry(auto, "milliseconds"), f"{auto['share_of_peak']:.0%}"
+
+
+def _best(group: Group) -> tuple[str, str]:
+    best = group.fastest_strategy()
+    return best["strategy"], wording.entry(best, "milliseconds")
 
 
 def _peer(group: Group) -> tuple[str, str]:

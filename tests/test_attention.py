@@ -145,7 +145,7 @@ def test_values_and_gradients_are_those_of_the_papers_equations(name):
         products = jax.tree.map(lambda g, d: (g * d).sum(), gradient, along)
         slope = sum(jax.tree.leaves(products))
         assert abs(slope) > 1e-3
-        np.testing.assert_allclose(slope, (ahead - back) / 2e-5, rtol=1e-6)
+        np.testing.assert_allclose(slope, (ahead - back) / 2e-5, rtol=1e-6, atol=1e-8)
 
 
 # Masks

@@ -259,6 +259,16 @@ CASES = {
     "dtype": (lambda: rnnjax.LSTM(5, dtype="int32"), TypeError, "dtype must be a floating-point"),
     "chrono": (lambda: initializers.Chrono(2), ValueError, "t_max must be greater than 2"),
     "unroll": (lambda: rnnjax.Sequential(unroll=0), ValueError, "unroll must be at least 1"),
+    "block": (
+        lambda: rnnjax.Sequential(hoist=True, block=0),
+        ValueError,
+        "block must be at least 1",
+    ),
+    "block alone": (
+        lambda: rnnjax.Sequential(block=8),
+        ValueError,
+        "Sequential: block is for hoist=True",
+    ),
     "chunk": (lambda: rnnjax.Chunked(0), ValueError, "size must be at least 1"),
     "hoist": (lambda: rnnjax.Sequential(hoist="no"), TypeError, "hoist must be True or False"),
     "activation": (

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 import rnnjax
-from rnnjax.strategies.measured import MEASURED, Sizes
+from rnnjax.strategies.auto import Sizes
+from rnnjax.strategies.measured import MEASURED
 from tests.cases import CELLS
 
 D, N = 8, 128

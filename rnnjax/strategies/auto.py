@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from rnnjax.array_typing import Carry, Params, PyTree
 from rnnjax.cell import Cell, Keyed, one_step, with_context
 from rnnjax.recurrence import Recurrence, Strategy, execute, row_of
 from rnnjax.strategies.chunked import Chunked
-from rnnjax.strategies.measured import MEASURED, Sizes
+from rnnjax.strategies.measured import MEASURED
 from rnnjax.strategies.sequential import Sequential
 
 
@@ -103,8 +103,17 @@ def _fastest(cell: Cell, row_params: Params, x: PyTree, batch: int) -> tuple[Seq
     if cell.gated() is None:
         return Sequential(), "a plain cell is run step by step"
     sizes = _sizes(cell, row_params, x, batch)
-    nearest = min(MEASURED, key=functools.partial(_distance, sizes))
+    nearest = Sizes(*min(MEASURED, key=functools.partial(_distance, sizes)))
     return MEASURED[nearest], f"of the sizes that were measured, {nearest} is the nearest"
+
+
+class Sizes(NamedTuple):
+    """What the speed of a gated cell depends on: width of r over that of h, rows, D and N."""
+
+    gates: float
+    batch: int
+    in_dim: int
+    hidden: int
 
 
 def _sizes(cell: Cell, row_params: Params, x: PyTree, batch: int) -> Sizes:
@@ -124,7 +133,7 @@ def _sizes(cell: Cell, row_params: Params, x: PyTree, batch: int) -> Sizes:
     return Sizes(mixed / hidden, batch, in_dim, hidden)
 
 
-def _distance(a: Sizes, b: Sizes) -> float:
+def _distance(a: tuple, b: tuple) -> float:
     """Return how far apart two sizes are, by the logarithms of their ratios.
 
     An exported program may leave B open: then any B is as near as another.

@@ -6,12 +6,12 @@ import math
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 
 from rnnjax import checks
-from rnnjax.array_typing import Array, Carry, PyTree
+from rnnjax.array_typing import Carry, PyTree
 from rnnjax.cell import Cell
 from rnnjax.recurrence import Inputs, Recurrence, Strategy, execute
+from rnnjax.strategies.blocks import scan_blocks
 from rnnjax.strategies.sequential import Sequential
 
 
@@ -58,17 +58,18 @@ class Chunked(Strategy):
         return next(filter(None, map(self.refusal, cells)), None)
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
-        """Scan over chunks; a shorter last chunk, if any, runs as a scan over one chunk."""
+        """Scan over chunks, each forgotten when it is done and run again in the backward pass."""
+
+        # Inside a scan nothing can be merged across the checkpoint: the barrier that prevents it
+        # elsewhere would only cost time.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def chunk(carry: Carry, inputs: Inputs) -> tuple[Carry, PyTree]:
+            return execute(self.inside, recurrence.replace(carry=carry, inputs=inputs))
+
         size = min(self.size or chunk_size(recurrence.time), recurrence.time)
-        border = recurrence.time // size * size
-        parts = [(0, border, size), (border, recurrence.time, recurrence.time - border)]
-        carry, ys = recurrence.carry, {}
-        for start, stop, length in reversed(parts) if recurrence.reverse else parts:
-            if start < stop:
-                inputs = jax.tree.map(lambda a, s=slice(start, stop): a[s], recurrence.inputs)
-                part = recurrence.replace(carry=carry, inputs=inputs)
-                carry, ys[start] = _run_chunks(part, length, self.inside)
-        return carry, jax.tree.map(lambda *y: jnp.concatenate(y), *(ys[k] for k in sorted(ys)))
+        return scan_blocks(
+            chunk, recurrence.carry, recurrence.inputs, size, reverse=recurrence.reverse
+        )
 
 
 def chunk_size(time: int) -> int:
@@ -82,24 +83,3 @@ def chunk_size(time: int) -> int:
     """
     root = math.isqrt(time - 1) + 1
     return next((size for size in range(root, 2 * root + 1) if time % size == 0), root)
-
-
-def _run_chunks(recurrence: Recurrence, size: int, inside: Sequential) -> tuple[Carry, PyTree]:
-    """Run T / size chunks, each forgotten in the forward pass and run again in the backward one."""
-
-    def split(a: Array) -> Array:
-        return a.reshape(a.shape[0] // size, size, *a.shape[1:])
-
-    # Inside a scan nothing can be merged across the checkpoint: the barrier that prevents it
-    # elsewhere would only cost time.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def chunk(carry: Carry, inputs: Inputs) -> tuple[Carry, PyTree]:
-        return execute(inside, recurrence.replace(carry=carry, inputs=inputs))
-
-    carry, ys = jax.lax.scan(
-        chunk,
-        recurrence.carry,
-        jax.tree.map(split, recurrence.inputs),
-        reverse=recurrence.reverse,
-    )
-    return carry, jax.tree.map(lambda y: y.reshape(recurrence.time, *y.shape[2:]), ys)

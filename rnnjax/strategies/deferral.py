@@ -23,6 +23,8 @@ from rnnjax.array_typing import Array, Carry, Params, PyTree
 from rnnjax.cell import Gated
 from rnnjax.placement import shard_batch, vary, varying_axes
 from rnnjax.recurrence import Inputs, Recurrence
+from rnnjax.strategies.blocks import scan_blocks
+from rnnjax.strategies.gates import count_gates, join, separate
 
 
 class Loop(NamedTuple):
@@ -31,10 +33,12 @@ class Loop(NamedTuple):
     Attributes:
         unroll: steps in a turn.
         hoist: u is read, instead of computed in the loop.
+        block: u is computed for so many steps at a time; None: for all of them.
     """
 
     unroll: int
     hoist: bool
+    block: int | None
 
 
 def run(recurrence: Recurrence, how: Loop) -> tuple[Carry, PyTree]:
@@ -74,6 +78,7 @@ class Taps(NamedTuple):
         r: (T, B, …).
         vectors: (T, B, …), by the number of the leaf.
         summed: ``update`` is handed u + r as r, and zeros as u.
+        gates: how many arrays u and r are saved as.
     """
 
     leaves: list[Array]
@@ -82,6 +87,7 @@ class Taps(NamedTuple):
     r: PyTree
     vectors: dict[int, Array]
     summed: bool
+    gates: int
 
 
 def _scan(recurrence: Recurrence, us: PyTree, how: Loop, taps: Taps | None) -> tuple:
@@ -91,7 +97,7 @@ def _scan(recurrence: Recurrence, us: PyTree, how: Loop, taps: Taps | None) -> t
 
     def body(carry: Carry, step: tuple) -> tuple[Carry, tuple[Carry, PyTree]]:
         inputs, u, tangents = step
-        u = recurrence.encode(inputs) if u is None else u
+        u = recurrence.encode(inputs) if u is None else join(u)
         before = recurrence.before(carry, inputs)
         h = jax.vmap(gated.hidden)(before)
         r = _mix(recurrence, h, u)
@@ -103,10 +109,18 @@ def _scan(recurrence: Recurrence, us: PyTree, how: Loop, taps: Taps | None) -> t
         return carry, (carry, h)
 
     tangents = taps and (taps.u, taps.r, taps.vectors)
-    steps = recurrence.inputs, us if how.hoist else None, tangents
-    return jax.lax.scan(
-        body, recurrence.carry, steps, reverse=recurrence.reverse, unroll=how.unroll
-    )
+    steps = recurrence.inputs, us if how.hoist and how.block is None else None, tangents
+    run = functools.partial(jax.lax.scan, body, reverse=recurrence.reverse, unroll=how.unroll)
+    if how.block is None:
+        return run(recurrence.carry, steps)
+
+    def block(carry: Carry, steps: tuple) -> tuple:
+        inputs, _, tangents = steps
+        us = recurrence.replace(inputs=inputs).all_steps(Recurrence.encode, inputs)
+        return run(carry, (inputs, separate(us, count_gates(recurrence)), tangents))
+
+    size = min(how.block, recurrence.time)
+    return scan_blocks(block, recurrence.carry, steps, size, reverse=recurrence.reverse)
 
 
 def _gated(recurrence: Recurrence) -> Gated:
@@ -126,12 +140,13 @@ def _tapped_update(
     structure = jax.tree.structure(recurrence.params)
 
     def update(leaves: list[Array], before: Carry, u: PyTree, r: PyTree) -> Carry:
-        return gated.update(structure.unflatten(leaves), before, u, r)
+        return gated.update(structure.unflatten(leaves), before, join(u), join(r))
 
     d_u, d_r, d_vectors = tangents
     leaves = [_tap(p, d_vectors[k]) if k in d_vectors else p for k, p in enumerate(taps.leaves)]
     u, r = (jnp.zeros_like(u), u + r) if taps.summed else (u, r)
     u, r = jax.tree.map(_tap, u, d_u), jax.tree.map(_tap, r, d_r)
+    u, r = separate((u, r), taps.gates)
     # Saved is what it reads, and not every factor of its derivative; inside a loop nothing can be
     # merged across the checkpoint.
     rows = jax.vmap(update, (taps.axes, 0, 0, 0), axis_size=recurrence.batch)
@@ -186,12 +201,14 @@ def _linearised(recurrence: Recurrence, us: PyTree, how: Loop, tangents: tuple) 
     of_context = _leaves_of_context(recurrence.params)
     moving = reads.params & params.tangents.keys()
     vectors = {k for k in moving - of_context if params.leaves[k].ndim < 2}
+    gates = count_gates(recurrence)
     axes = [0 if k in vectors | of_context else None for k in range(len(params.leaves))]
 
     def loop(moving: dict, whole: dict, r: PyTree, d_vectors: dict) -> tuple:
         initial, carry, u = states.put(moving)
         here = recurrence.replace(initial=initial, carry=carry)
-        taps = Taps(jax.tree.leaves(params.put(whole | rows)), axes, u, r, d_vectors, summed)
+        leaves = jax.tree.leaves(params.put(whole | rows))
+        taps = Taps(leaves, axes, u, r, d_vectors, summed, gates)
         carry, (carries, hs) = _scan(here, us, how, taps)
         return (carry, carries), hs
 

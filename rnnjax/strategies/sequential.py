@@ -9,6 +9,8 @@ from rnnjax.array_typing import Carry, PyTree
 from rnnjax.cell import Cell
 from rnnjax.recurrence import Inputs, Recurrence, Strategy
 from rnnjax.strategies import deferral
+from rnnjax.strategies.blocks import scan_blocks
+from rnnjax.strategies.gates import count_gates, join, separate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +25,12 @@ class Sequential(Strategy):
             products instead of T small ones, for the memory of u (T, B, …) and of every carry.
         defer: leave the gradients of a gated cell's weights for one product after the backward
             loop, instead of a small product and a sum in each step. Values are the same.
+        block: with ``hoist``, so many steps at a time instead of all T: u stays in the cache. For
+            a CPU; a GPU wants the largest product there is.
 
     Raises:
-        ValueError: when ``unroll`` is below 1; from ``scan``, when ``defer`` meets a cell that is
-            not gated.
+        ValueError: when ``unroll`` or ``block`` is below 1, or ``block`` comes without ``hoist``;
+            from ``scan``, when ``defer`` meets a cell that is not gated.
 
     Example:
         >>> import jax, rnnjax
@@ -41,11 +45,19 @@ class Sequential(Strategy):
     unroll: int = 1
     hoist: bool = False
     defer: bool = False
+    block: int | None = None
 
     def __post_init__(self):
         checks.positive_int("Sequential", "unroll", self.unroll)
         checks.boolean("Sequential", "hoist", self.hoist)
         checks.boolean("Sequential", "defer", self.defer)
+        if self.block is not None:
+            checks.positive_int("Sequential", "block", self.block)
+            if not self.hoist:
+                raise ValueError(
+                    f"Sequential: block is for hoist=True, which encodes so many steps at a time; "
+                    f"got hoist=False with block={self.block}."
+                )
 
     def refusal(self, cell: Cell) -> str | None:
         """Refuse to defer for a plain cell."""
@@ -59,7 +71,9 @@ class Sequential(Strategy):
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Scan over time."""
         if self.defer:
-            return deferral.run(recurrence, deferral.Loop(self.unroll, self.hoist))
+            return deferral.run(recurrence, deferral.Loop(self.unroll, self.hoist, self.block))
+        if self.block is not None:
+            return self._run_blocks(recurrence, min(self.block, recurrence.time))
         if self.hoist:
             return self._run_hoisted(recurrence)
         return jax.lax.scan(
@@ -70,17 +84,28 @@ class Sequential(Strategy):
             unroll=self.unroll,
         )
 
-    def _run_hoisted(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
+    def _run_blocks(self, recurrence: Recurrence, size: int) -> tuple[Carry, PyTree]:
+        gates = count_gates(recurrence)
+
+        def block(carry: Carry, inputs: Inputs) -> tuple[Carry, PyTree]:
+            return self._run_hoisted(recurrence.replace(carry=carry, inputs=inputs), gates)
+
+        return scan_blocks(
+            block, recurrence.carry, recurrence.inputs, size, reverse=recurrence.reverse
+        )
+
+    def _run_hoisted(self, recurrence: Recurrence, gates: int = 1) -> tuple[Carry, PyTree]:
         us = recurrence.all_steps(Recurrence.encode, recurrence.inputs)
 
         def body(carry: Carry, step: tuple[PyTree, Inputs]) -> tuple[Carry, Carry]:
-            carry = recurrence.advance(carry, *step)
+            u, inputs = step
+            carry = recurrence.advance(carry, join(u), inputs)
             return carry, carry
 
         carry, carries = jax.lax.scan(
             body,
             recurrence.carry,
-            (us, recurrence.inputs),
+            (separate(us, gates), recurrence.inputs),
             reverse=recurrence.reverse,
             unroll=self.unroll,
         )

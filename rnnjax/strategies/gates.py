@@ -1,0 +1,74 @@
+"""Gates as arrays of their own.
+
+On a CPU, XLA vectorises elementwise code that reads whole arrays, but not code that cuts gates
+(…, N) out of one array (T, …, G·N) of all steps, which takes several times as long. So what a loop
+reads of all steps is kept apart by gates: a gate that is cut out of the joined array is then the
+array that it was joined from, and neither the joining nor the cutting is left in the program.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.array_typing import Array, Carry, PyTree
+from rnnjax.recurrence import Inputs, Recurrence, row_of
+
+
+class Separate(NamedTuple):
+    """The gates of an array, each (…, N)."""
+
+    parts: tuple[Array, ...]
+
+
+def separate(tree: PyTree, count: int) -> PyTree:
+    """Cut every leaf (…, count·N) into ``count`` arrays; others stay as they are.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> [part.shape for part in separate(jnp.zeros((2, 12)), 4).parts]
+        [(2, 3), (2, 3), (2, 3), (2, 3)]
+    """
+
+    def cut(leaf: Array) -> Array | Separate:
+        if count == 1 or leaf.ndim < 2 or leaf.shape[-1] % count:
+            return leaf
+        return Separate(tuple(jnp.split(leaf, count, axis=-1)))
+
+    return jax.tree.map(cut, tree)
+
+
+def join(tree: PyTree) -> PyTree:
+    """Undo ``separate``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> join(separate(jnp.arange(6).reshape(1, 6), 3)).tolist()
+        [[0, 1, 2, 3, 4, 5]]
+    """
+
+    def joined(node: PyTree) -> PyTree:
+        return jnp.concatenate(node.parts, axis=-1) if isinstance(node, Separate) else node
+
+    return jax.tree.map(joined, tree, is_leaf=lambda node: isinstance(node, Separate))
+
+
+def count_gates(recurrence: Recurrence) -> int:
+    """Return how many gates the recurrent product r (…, G·N) of a hidden vector h (…, N) has.
+
+    1 for a plain cell, and where h and r are not one array each, the one as wide as gates of the
+    other.
+    """
+    gated = recurrence.cell.gated()
+    if gated is None:
+        return 1
+
+    def widths(carry: Carry, inputs: Inputs) -> tuple[PyTree, PyTree]:
+        h = jax.vmap(gated.hidden)(carry)
+        return h, recurrence.rows(gated.mix, 2)(recurrence.params, h, recurrence.encode(inputs))
+
+    found = jax.eval_shape(widths, recurrence.carry, row_of(recurrence.inputs, 1))
+    match [jax.tree.leaves(tree) for tree in found]:
+        case [[h], [r]] if r.shape[-1] % h.shape[-1] == 0:
+            return r.shape[-1] // h.shape[-1]
+    return 1

@@ -121,8 +121,9 @@ def test_auto_is_near_the_fastest_where_it_was_measured():
         rows = speed_rows.groups(found.rows)
         behind = [choose.slowdown(group, choose.picked(group)) for group in rows]
         assert speed_rows.mean(behind) < 1.05
-        assert max(behind) < 1.15
-        assert sum(ratio > choose.NEAR for ratio in behind) <= 1
+        # One pick serves both passes, so it may be behind in one of them.
+        assert max(behind) < 1.3
+        assert sum(ratio > choose.NEAR for ratio in behind) <= 2
 
 
 def test_what_auto_picks_is_generated_from_the_results(tmp_path, capsys):

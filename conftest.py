@@ -22,13 +22,6 @@ def leave_folder(namespace: dict[str, Any]) -> None:
     namespace["_folder"].cleanup()
 
 
-# Nearly all the time of a test is compiling programs that run once. No value may depend on it.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
-)
-
 PACKAGES = ("rnnjax", "examples", "benchmarks")
 PAGES = Sybil(
     parsers=[PythonCodeBlockParser()],

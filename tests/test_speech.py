@@ -420,7 +420,7 @@ def test_strings_are_scored_as_they_are_written():
 def test_the_baseline_knows_the_tones():
     train, test = select(CLIPS, PARTS["train"])[::2], select(CLIPS, PARTS["test"])[::2]
     swapped = [clip._replace(digit=(clip.digit + 1) % 10) for clip in test]
-    folds = [speech_folds.Fold("", train, [], some, [], []) for some in (test, swapped)]
+    folds = [speech_folds.Fold("", train, [], some, []) for some in (test, swapped)]
     for by_speaker in (False, True):
         assert speech_scores.baseline(folds, by_speaker=by_speaker) == [1, 0]
 

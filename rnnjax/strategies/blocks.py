@@ -39,10 +39,10 @@ def _scan_equal(
     run: Block, carry: Carry, steps: PyTree, size: int, reverse: bool
 ) -> tuple[Carry, PyTree]:
     def split(a: Array) -> Array:
-        return a.reshape(-1, size, *a.shape[1:])
+        return a.reshape(a.shape[0] // size, size, *a.shape[1:])
 
     def join(a: Array) -> Array:
-        return a.reshape(-1, *a.shape[2:])
+        return a.reshape(a.shape[0] * size, *a.shape[2:])
 
     carry, ys = jax.lax.scan(run, carry, jax.tree.map(split, steps), reverse=reverse)
     return carry, jax.tree.map(join, ys)

@@ -119,8 +119,7 @@ def _scan(recurrence: Recurrence, us: PyTree, how: Loop, taps: Taps | None) -> t
         us = recurrence.replace(inputs=inputs).all_steps(Recurrence.encode, inputs)
         return run(carry, (inputs, separate(us, count_gates(recurrence)), tangents))
 
-    size = min(how.block, recurrence.time)
-    return scan_blocks(block, recurrence.carry, steps, size, reverse=recurrence.reverse)
+    return scan_blocks(block, recurrence.carry, steps, how.block, reverse=recurrence.reverse)
 
 
 def _gated(recurrence: Recurrence) -> Gated:

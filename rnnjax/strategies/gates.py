@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.array_typing import Array, Carry, PyTree
-from rnnjax.recurrence import Inputs, Recurrence, row_of
+from rnnjax.array_typing import Array, Carry, Params, PyTree
+from rnnjax.recurrence import Recurrence, row_of
 
 
 class Separate(NamedTuple):
@@ -59,16 +59,20 @@ def count_gates(recurrence: Recurrence) -> int:
     1 for a plain cell, and where h and r are not one array each, the one as wide as gates of the
     other.
     """
-    gated = recurrence.cell.gated()
+    cell = recurrence.cell
+    gated = cell.gated()
     if gated is None:
         return 1
 
-    def widths(carry: Carry, inputs: Inputs) -> tuple[PyTree, PyTree]:
-        h = jax.vmap(gated.hidden)(carry)
-        return h, recurrence.rows(gated.mix, 2)(recurrence.params, h, recurrence.encode(inputs))
+    def parts(params: Params, carry: Carry, x: PyTree) -> tuple[PyTree, PyTree]:
+        h = gated.hidden(carry)
+        return h, gated.mix(params, h, cell.encode(params, x))
 
-    found = jax.eval_shape(widths, recurrence.carry, row_of(recurrence.inputs, 1))
-    match [jax.tree.leaves(tree) for tree in found]:
+    params = recurrence.params
+    if "context" in params:
+        params = {**params, "context": row_of(params["context"], 1)}
+    row = row_of(recurrence.carry, 1), row_of(recurrence.inputs.x, 2)
+    match [jax.tree.leaves(part) for part in jax.eval_shape(parts, params, *row)]:
         case [[h], [r]] if r.shape[-1] % h.shape[-1] == 0:
             return r.shape[-1] // h.shape[-1]
     return 1

@@ -70,10 +70,11 @@ class Sequential(Strategy):
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Scan over time."""
+        block = self._block(recurrence.time)
         if self.defer:
-            return deferral.run(recurrence, deferral.Loop(self.unroll, self.hoist, self.block))
-        if self.block is not None:
-            return self._run_blocks(recurrence, min(self.block, recurrence.time))
+            return deferral.run(recurrence, deferral.Loop(self.unroll, self.hoist, block))
+        if block is not None:
+            return self._run_blocks(recurrence, block)
         if self.hoist:
             return self._run_hoisted(recurrence)
         return jax.lax.scan(
@@ -83,6 +84,12 @@ class Sequential(Strategy):
             reverse=recurrence.reverse,
             unroll=self.unroll,
         )
+
+    def _block(self, time: int) -> int | None:
+        """Return the steps of a block; None, for all, where an exported program leaves T open."""
+        if self.block is None or not isinstance(time, int):
+            return None
+        return min(self.block, time)
 
     def _run_blocks(self, recurrence: Recurrence, size: int) -> tuple[Carry, PyTree]:
         gates = count_gates(recurrence)

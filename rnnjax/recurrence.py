@@ -101,6 +101,12 @@ class Recurrence:
         out = function(merged, *rows)
         return jax.tree.map(lambda a: a.reshape(self.time, self.batch, *a.shape[1:]), out)
 
+    def row_params(self) -> Params:
+        """Return the params as one row sees them, with shapes for its context."""
+        if "context" not in self.params:
+            return self.params
+        return {**self.params, "context": row_of(self.params["context"], 1)}
+
     @property
     def time(self) -> int:
         """T."""

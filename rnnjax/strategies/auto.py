@@ -13,6 +13,7 @@ from rnnjax.array_typing import Carry, Params, PyTree
 from rnnjax.cell import Cell, Keyed, one_step, with_context
 from rnnjax.recurrence import Recurrence, Strategy, execute, row_of
 from rnnjax.strategies.chunked import Chunked
+from rnnjax.strategies.gates import recurrent_shapes
 from rnnjax.strategies.measured import MEASURED
 from rnnjax.strategies.sequential import Sequential
 
@@ -75,10 +76,7 @@ class Auto(Strategy):
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Run what the rule picks."""
-        params = recurrence.params
-        if "context" in params:
-            params = {**params, "context": row_of(params["context"], 1)}
-        strategy, _ = self._rule(recurrence.cell, params, recurrence.inputs.x)
+        strategy, _ = self._rule(recurrence.cell, recurrence.row_params(), recurrence.inputs.x)
         return execute(strategy, recurrence)
 
     def _rule(self, cell: Cell, row_params: Params, xs: PyTree) -> tuple[Any, str]:
@@ -118,18 +116,11 @@ class Sizes(NamedTuple):
 
 def _sizes(cell: Cell, row_params: Params, x: PyTree, batch: int) -> Sizes:
     """Count gates and widths of a gated cell."""
-    gated = cell.gated()
-    assert gated is not None, "a plain cell has no gates"
-
-    def parts(params: Params, x: PyTree) -> tuple[PyTree, PyTree, PyTree]:
-        h = gated.hidden(cell.initial_carry(params))
-        return x.x if isinstance(x, Keyed) else x, h, gated.mix(params, h, cell.encode(params, x))
-
-    widths = [
-        sum(leaf.size for leaf in jax.tree.leaves(part))
-        for part in jax.eval_shape(parts, row_params, x)
-    ]
-    in_dim, hidden, mixed = (max(1, width) for width in widths)
+    read = x.x if isinstance(x, Keyed) else x
+    in_dim, hidden, mixed = (
+        max(1, sum(leaf.size for leaf in jax.tree.leaves(part)))
+        for part in (read, *recurrent_shapes(cell, row_params, x))
+    )
     return Sizes(mixed / hidden, batch, in_dim, hidden)
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.array_typing import Array, Carry, Params, PyTree
+from rnnjax.array_typing import Array, Params, PyTree
+from rnnjax.cell import Cell
 from rnnjax.recurrence import Recurrence, row_of
 
 
@@ -53,26 +54,28 @@ def join(tree: PyTree) -> PyTree:
     return jax.tree.map(joined, tree, is_leaf=lambda node: isinstance(node, Separate))
 
 
+def recurrent_shapes(cell: Cell, row_params: Params, x: PyTree) -> tuple[PyTree, PyTree]:
+    """Return the shapes of one row's hidden vector h and recurrent product r, of a gated cell."""
+    gated = cell.gated()
+    assert gated is not None, "a plain cell has no recurrent product apart"
+
+    def parts(params: Params, x: PyTree) -> tuple[PyTree, PyTree]:
+        h = gated.hidden(cell.initial_carry(params))
+        return h, gated.mix(params, h, cell.encode(params, x))
+
+    return jax.eval_shape(parts, row_params, x)
+
+
 def count_gates(recurrence: Recurrence) -> int:
     """Return how many gates the recurrent product r (…, G·N) of a hidden vector h (…, N) has.
 
     1 for a plain cell, and where h and r are not one array each, the one as wide as gates of the
     other.
     """
-    cell = recurrence.cell
-    gated = cell.gated()
-    if gated is None:
+    if recurrence.cell.gated() is None:
         return 1
-
-    def parts(params: Params, carry: Carry, x: PyTree) -> tuple[PyTree, PyTree]:
-        h = gated.hidden(carry)
-        return h, gated.mix(params, h, cell.encode(params, x))
-
-    params = recurrence.params
-    if "context" in params:
-        params = {**params, "context": row_of(params["context"], 1)}
-    row = row_of(recurrence.carry, 1), row_of(recurrence.inputs.x, 2)
-    match [jax.tree.leaves(part) for part in jax.eval_shape(parts, params, *row)]:
+    row = recurrence.row_params(), row_of(recurrence.inputs.x, 2)
+    match [jax.tree.leaves(part) for part in recurrent_shapes(recurrence.cell, *row)]:
         case [[h], [r]] if r.shape[-1] % h.shape[-1] == 0:
             return r.shape[-1] // h.shape[-1]
     return 1

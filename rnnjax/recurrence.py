@@ -52,8 +52,11 @@ class Recurrence:
 
     def encode(self, inputs: "Inputs") -> PyTree:
         """Encode one step's inputs (B, …), with zeros for what is masked."""
-        x = inputs.x if inputs.mask is None else _zero_unless(inputs.mask, inputs.x, jnp.inexact)
-        return self.rows(self.cell.encode)(self.params, x)
+        return self.rows(self.cell.encode)(self.params, self.valid_x(inputs))
+
+    def valid_x(self, inputs: "Inputs") -> PyTree:
+        """Return one step's x (B, …), with zeros for what is masked."""
+        return inputs.x if inputs.mask is None else _zero_unless(inputs.mask, inputs.x, jnp.inexact)
 
     def advance(self, carry: Carry, u: PyTree, inputs: "Inputs") -> Carry:
         """Take one step from carry, honouring mask and reset."""

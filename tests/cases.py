@@ -134,6 +134,7 @@ STRATEGIES: dict[str, rnnjax.Strategy] = {
     "chunked_defer": rnnjax.Chunked(size=2, inside=rnnjax.Sequential(defer=True)),
     "sequential_block": rnnjax.Sequential(hoist=True, block=2),
     "sequential_defer_block": rnnjax.Sequential(hoist=True, block=3, defer=True),
+    "sequential_merge": rnnjax.Sequential(defer=True, merge=True),
     "sequential_unroll": rnnjax.Sequential(unroll=3),
     "chunked_default": rnnjax.Chunked(),
     "auto": rnnjax.Auto(),

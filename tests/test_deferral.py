@@ -1,5 +1,6 @@
 """``Sequential(defer=True)``: what its compiled gradient does and does not do in the loop."""
 
+import functools
 import re
 
 import jax
@@ -143,3 +144,69 @@ def test_a_plain_cell_is_refused(strategy):
     ):
         with pytest.raises(ValueError, match=r"cannot run GRUResetBefore|needs a gated cell"):
             rnnjax.scan(cell, params, jnp.ones((T, B, D)), strategy=strategy)
+
+
+MERGED = rnnjax.Sequential(defer=True, merge=True)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_merged_products_agree(name):
+    """With masks and resets, in values, gradients and gradients of gradients."""
+    c = case(name)
+    mask, resets = jax.random.bernoulli(jax.random.key(2), 0.6, (2, T, B))
+
+    def loss(strategy, params, xs):
+        carry, ys = rnnjax.scan(c.cell, params, xs, mask=mask, resets=resets, strategy=strategy)
+        return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves((carry, ys)))
+
+    def twice(strategy, params, xs):
+        gradient = jax.grad(functools.partial(loss, strategy))(params, xs)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(gradient))
+
+    arrays = arguments(c.cell)
+    for function in (loss, twice):
+        expected, found = (
+            jax.jit(jax.value_and_grad(functools.partial(function, strategy), (0, 1)))(*arrays)
+            for strategy in (rnnjax.Sequential(), MERGED)
+        )
+        assert largest_difference(expected, found) < 1e-5
+
+
+def products(cell, strategy):
+    """Shapes of the products in each loop of the gradient."""
+    found = loops(jax.make_jaxpr(gradient(cell, strategy))(*arguments(cell)).jaxpr)
+    return [
+        [e.outvars[0].aval.shape for e in equations(loop.params["jaxpr"].jaxpr) if is_product(e)]
+        for loop in found
+    ]
+
+
+def is_product(equation):
+    return equation.primitive.name == "dot_general"
+
+
+def equations(jaxpr):
+    """The equations of a program, those inside of others too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda a: hasattr(a, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def test_merged_products_are_one_a_step():
+    """And the backward loop takes that of h alone."""
+    assert products(CELLS["lstm"], STRATEGY) == [[(B, 4 * N)] * 2, [(B, N)]]
+    assert products(CELLS["lstm"], MERGED) == [[(B, 4 * N)], [(B, N)]]
+
+
+def test_what_is_no_dense_product_is_left_apart():
+    class Scaled(rnnjax.LSTM):
+        def encode(self, params, x):
+            return jnp.tanh(super().encode(params, x))
+
+    cell = Scaled(N)
+    assert products(cell, MERGED) == products(cell, STRATEGY)
+    expected = gradient(cell, rnnjax.Sequential())(*arguments(cell))
+    assert largest_difference(expected, gradient(cell, MERGED)(*arguments(cell))) < 1e-6

@@ -269,6 +269,11 @@ CASES = {
         ValueError,
         "Sequential: block is for hoist=True",
     ),
+    "merge alone": (
+        lambda: rnnjax.Sequential(merge=True),
+        ValueError,
+        "merge is for defer=True with encode in the loop",
+    ),
     "chunk": (lambda: rnnjax.Chunked(0), ValueError, "size must be at least 1"),
     "hoist": (lambda: rnnjax.Sequential(hoist="no"), TypeError, "hoist must be True or False"),
     "activation": (

@@ -20,11 +20,12 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from rnnjax.array_typing import Array, Carry, Params, PyTree
-from rnnjax.cell import Gated
 from rnnjax.placement import shard_batch, vary, varying_axes
 from rnnjax.recurrence import Inputs, Recurrence
 from rnnjax.strategies.blocks import scan_blocks
 from rnnjax.strategies.gates import count_gates, join, separate
+from rnnjax.strategies.products import apart, merged
+from rnnjax.strategies.reads import gated_of, reads_of_update
 
 
 class Loop(NamedTuple):
@@ -34,11 +35,13 @@ class Loop(NamedTuple):
         unroll: steps in a turn.
         hoist: u is read, instead of computed in the loop.
         block: u is computed for so many steps at a time; None: for all of them.
+        merge: the product that u is, computed in the loop, is taken with that of h.
     """
 
     unroll: int
     hoist: bool
     block: int | None
+    merge: bool
 
 
 def run(recurrence: Recurrence, how: Loop) -> tuple[Carry, PyTree]:
@@ -92,15 +95,15 @@ class Taps(NamedTuple):
 
 def _scan(recurrence: Recurrence, us: PyTree, how: Loop, taps: Taps | None) -> tuple:
     """Return (carry, (carry after each step, hidden vector before each step))."""
-    gated = _gated(recurrence)
+    gated = gated_of(recurrence)
     update = recurrence.rows(gated.update, 3)
+    multiply = merged(recurrence, reads_of_update(recurrence)) if how.merge else apart(recurrence)
 
     def body(carry: Carry, step: tuple) -> tuple[Carry, tuple[Carry, PyTree]]:
         inputs, u, tangents = step
-        u = recurrence.encode(inputs) if u is None else join(u)
         before = recurrence.before(carry, inputs)
         h = jax.vmap(gated.hidden)(before)
-        r = _mix(recurrence, h, u)
+        u, r = multiply(inputs, h) if u is None else (join(u), _mix(recurrence, h, join(u)))
         if taps is None:
             new = update(recurrence.params, before, u, r)
         else:
@@ -122,20 +125,14 @@ def _scan(recurrence: Recurrence, us: PyTree, how: Loop, taps: Taps | None) -> t
     return scan_blocks(block, recurrence.carry, steps, how.block, reverse=recurrence.reverse)
 
 
-def _gated(recurrence: Recurrence) -> Gated:
-    gated = recurrence.cell.gated()
-    assert gated is not None, "a plain cell is refused before it gets here"
-    return gated
-
-
 def _mix(recurrence: Recurrence, h: PyTree, u: PyTree) -> PyTree:
-    return recurrence.rows(_gated(recurrence).mix, 2)(recurrence.params, h, u)
+    return recurrence.rows(gated_of(recurrence).mix, 2)(recurrence.params, h, u)
 
 
 def _tapped_update(
     recurrence: Recurrence, taps: Taps, tangents: tuple, before: Carry, u: PyTree, r: PyTree
 ) -> Carry:
-    gated = _gated(recurrence)
+    gated = gated_of(recurrence)
     structure = jax.tree.structure(recurrence.params)
 
     def update(leaves: list[Array], before: Carry, u: PyTree, r: PyTree) -> Carry:
@@ -189,8 +186,7 @@ def _linearised(recurrence: Recurrence, us: PyTree, how: Loop, tangents: tuple) 
     d_params, d_initial, d_carry, d_us = tangents
     params = _Moving(recurrence.params, d_params)
     mixed = _Moving((recurrence.params, us), (d_params, d_us))
-    r = jax.eval_shape(functools.partial(_mix, recurrence), *_first_step(recurrence, us))
-    reads = _reads_of_update(recurrence, us, r)
+    reads = reads_of_update(recurrence)
 
     # Where update reads u + r and nothing else of both, the tangent of u arrives with that of r.
     summed = isinstance(us, jax.Array) and reads.sum and not isinstance(d_us, SymbolicZero)
@@ -218,6 +214,11 @@ def _linearised(recurrence: Recurrence, us: PyTree, how: Loop, tangents: tuple) 
     place = _Place.of(recurrence)
     rows = {k: place.rows(params.leaves[k]) for k in vectors}
     whole = {k: params.leaves[k] for k in moving - vectors}
+    first = (
+        jax.vmap(gated_of(recurrence).hidden)(recurrence.carry),
+        jax.tree.map(lambda a: a[0], us),
+    )
+    r = jax.eval_shape(functools.partial(_mix, recurrence), *first)
     zeros = place.zeros(r), {k: place.zeros(row) for k, row in rows.items()}
     results, derivative, hs = jax.linearize(loop, states.primals, whole, *zeros, has_aux=True)
     _, d_r = jax.jvp(lambda moving: mix_all(moving, hs), (mixed.primals,), (mixed.tangents,))
@@ -227,52 +228,16 @@ def _linearised(recurrence: Recurrence, us: PyTree, how: Loop, tangents: tuple) 
     return results, derivative(states.tangents, d_whole, d_r, d_vectors)
 
 
-def _first_step(recurrence: Recurrence, us: PyTree) -> tuple[PyTree, PyTree]:
-    """Return h and u of one step, for their shapes."""
-    hidden = jax.vmap(_gated(recurrence).hidden)
-    return hidden(recurrence.carry), jax.tree.map(lambda a: a[0], us)
+def _first_product(recurrence: Recurrence, us: PyTree) -> PyTree:
+    """Return r of the first step, for its shape."""
+    h = jax.vmap(gated_of(recurrence).hidden)(recurrence.carry)
+    u = jax.tree.map(lambda a: a[0], us)
+    return jax.eval_shape(functools.partial(_mix, recurrence), h, u)
 
 
 def _leaves_of_context(params: Params) -> set[int]:
     paths, _ = jax.tree.flatten_with_path(params)
     return {k for k, (path, _) in enumerate(paths) if path[0].key == "context"}
-
-
-class _Reads(NamedTuple):
-    """What ``update`` reads.
-
-    Attributes:
-        params: the numbers of the leaves.
-        sum: of u and r, each one array, nothing but their sum.
-    """
-
-    params: set[int]
-    sum: bool
-
-
-def _reads_of_update(recurrence: Recurrence, us: PyTree, r: PyTree) -> _Reads:
-    """Trace one step to see."""
-    update = recurrence.rows(_gated(recurrence).update, 3)
-    _, u = _first_step(recurrence, us)
-    jaxpr = jax.make_jaxpr(update)(recurrence.params, recurrence.carry, u, r).jaxpr
-    params = len(jax.tree.leaves(recurrence.params))
-    arrays = len(jax.tree.leaves((recurrence.params, recurrence.carry)))
-    u_and_r = jaxpr.invars[arrays:]
-    readers = [[e for e in jaxpr.eqns if any(v is w for w in e.invars)] for v in u_and_r]
-    handed_on = any(v is w for v in u_and_r for w in jaxpr.outvars)
-    alone = len(u_and_r) == 2 and all(len(each) == 1 for each in readers) and not handed_on
-    is_sum = alone and readers[0] == readers[1] and readers[0][0].primitive.name == "add"
-    return _Reads(_read(jaxpr) & set(range(params)), is_sum)
-
-
-def _read(jaxpr: Any) -> set[int]:
-    """Return which of its inputs a program reads, looking into what is compiled apart."""
-    read = {id(variable) for variable in jaxpr.outvars}
-    for equation in jaxpr.eqns:
-        inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
-        numbers = range(len(equation.invars)) if inner is None else _read(inner.jaxpr)
-        read |= {id(equation.invars[k]) for k in numbers}
-    return {k for k, variable in enumerate(jaxpr.invars) if id(variable) in read}
 
 
 class _Place(NamedTuple):

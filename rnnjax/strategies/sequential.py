@@ -25,12 +25,15 @@ class Sequential(Strategy):
             products instead of T small ones, for the memory of u (T, B, …) and of every carry.
         defer: leave the gradients of a gated cell's weights for one product after the backward
             loop, instead of a small product and a sum in each step. Values are the same.
+        merge: with ``defer``, and ``encode`` in the loop: where u is x W_x + b and r is h W_h, take
+            both products as one, or u gate by gate. For a CPU; other cells run as without.
         block: with ``hoist``, so many steps at a time instead of all T: u stays in the cache. For
             a CPU; a GPU wants the largest product there is.
 
     Raises:
-        ValueError: when ``unroll`` or ``block`` is below 1, or ``block`` comes without ``hoist``;
-            from ``scan``, when ``defer`` meets a cell that is not gated.
+        ValueError: when ``unroll`` or ``block`` is below 1, ``block`` comes without ``hoist``, or
+            ``merge`` with ``hoist`` or without ``defer``; from ``scan``, when ``defer`` meets a
+            cell that is not gated.
 
     Example:
         >>> import jax, rnnjax
@@ -45,12 +48,19 @@ class Sequential(Strategy):
     unroll: int = 1
     hoist: bool = False
     defer: bool = False
+    merge: bool = False
     block: int | None = None
 
     def __post_init__(self):
         checks.positive_int("Sequential", "unroll", self.unroll)
         checks.boolean("Sequential", "hoist", self.hoist)
         checks.boolean("Sequential", "defer", self.defer)
+        checks.boolean("Sequential", "merge", self.merge)
+        if self.merge and (self.hoist or not self.defer):
+            raise ValueError(
+                f"Sequential: merge is for defer=True with encode in the loop; got "
+                f"defer={self.defer}, hoist={self.hoist} with merge=True."
+            )
         if self.block is not None:
             checks.positive_int("Sequential", "block", self.block)
             if not self.hoist:
@@ -72,7 +82,9 @@ class Sequential(Strategy):
         """Scan over time."""
         block = self._block(recurrence.time)
         if self.defer:
-            return deferral.run(recurrence, deferral.Loop(self.unroll, self.hoist, block))
+            return deferral.run(
+                recurrence, deferral.Loop(self.unroll, self.hoist, block, self.merge)
+            )
         if block is not None:
             return self._run_blocks(recurrence, block)
         if self.hoist:

@@ -1,0 +1,95 @@
+"""The two products of a step, x_t W_x and h_{t−1} W_h: apart, or in the form that a CPU likes.
+
+Where update reads u + r and nothing else of both, they are one product,
+
+    u_t + r_t = [x_t, h_{t−1}] [W_x; W_h] + b.
+
+Elsewhere u_t is computed gate by gate: code that cuts gates out of two arrays is slower on a CPU
+than code that cuts them out of one.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from rnnjax.array_typing import Array, PyTree
+from rnnjax.cell import product
+from rnnjax.kernels.products import input_kernel, input_leaf, is_dense, recurrent_kernel
+from rnnjax.recurrence import Inputs, Recurrence, row_of
+from rnnjax.strategies.gates import count_gates
+from rnnjax.strategies.reads import Reads, gated_of
+
+Products = Callable[[Inputs, PyTree], tuple[PyTree, PyTree]]
+"""(what a step reads, h) → (u, r)."""
+
+
+def apart(recurrence: Recurrence) -> Products:
+    """Return encode and mix, as the cell has them."""
+    mix = recurrence.rows(gated_of(recurrence).mix, 2)
+
+    def multiply(inputs: Inputs, h: PyTree) -> tuple[PyTree, PyTree]:
+        u = recurrence.encode(inputs)
+        return u, mix(recurrence.params, h, u)
+
+    return multiply
+
+
+def merged(recurrence: Recurrence, reads: Reads) -> Products:
+    """Return the products in the form that a CPU likes, or, where they are no such, apart."""
+    row = recurrence.row_params(), row_of(recurrence.inputs.x, 2)
+    known = is_dense(recurrence.cell, *row) and input_leaf(recurrence.cell, *row, 0) is not None
+    if not known or not isinstance(recurrence.inputs.x, jax.Array) or "context" in row[0]:
+        return apart(recurrence)
+    w_x, b = input_kernel(recurrence.cell, recurrence.params, row[1], 0)
+    if not reads.sum:
+        return _by_gates(recurrence, w_x, b)
+    w_h = recurrent_kernel(recurrence.cell, recurrence.params, row[1])
+    both = jnp.concatenate([w_x, w_h])
+
+    def row(x: Array, h: Array) -> tuple[Array, Array]:
+        z = _joint(x, h, both, w_h) + b
+        return jnp.zeros_like(z), z
+
+    return lambda inputs, h: jax.vmap(row)(recurrence.valid_x(inputs), h)
+
+
+def _by_gates(recurrence: Recurrence, w_x: Array, b: Array) -> Products:
+    mix = functools.partial(gated_of(recurrence).mix, recurrence.params)
+    count = count_gates(recurrence)
+    kernels, biases = jnp.split(w_x, count, axis=-1), jnp.split(b, count)
+
+    def row(x: Array, h: Array) -> tuple[Array, Array]:
+        gates = [product(x, w) + b for w, b in zip(kernels, biases, strict=True)]
+        u = jnp.concatenate(gates)
+        return u, mix(h, u)
+
+    return lambda inputs, h: jax.vmap(row)(recurrence.valid_x(inputs), h)
+
+
+@jax.custom_jvp
+def _joint(x: Array, h: Array, both: Array, w_h: Array) -> Array:
+    """Return [x, h] @ both; w_h is the part of h."""
+    del w_h
+    return product(jnp.concatenate([x, h], axis=-1), both)
+
+
+def _joint_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Any]:
+    """Where h alone moves, as in a loop that defers, its part of the product is enough."""
+    x, h, both, w_h = primals
+    d_x, d_h, d_both, _ = tangents
+    z = _joint(*primals)
+    if isinstance(d_x, SymbolicZero) and isinstance(d_both, SymbolicZero):
+        return z, d_h if isinstance(d_h, SymbolicZero) else product(d_h, w_h)
+
+    def whole(x: Array, h: Array, both: Array) -> Array:
+        return product(jnp.concatenate([x, h], axis=-1), both)
+
+    moving = [d.instantiate() if isinstance(d, SymbolicZero) else d for d in (d_x, d_h, d_both)]
+    return jax.jvp(whole, (x, h, both), tuple(moving))
+
+
+_joint.defjvp(_joint_jvp, symbolic_zeros=True)

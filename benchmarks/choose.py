@@ -20,6 +20,7 @@ CANDIDATES = tuple(
         "hoist=True",
         "defer=True",
         "hoist=True, defer=True",
+        "merge=True",
         "defer=True, merge=True",
         "hoist=True, block=16",
         "hoist=True, block=16, defer=True",

@@ -24,6 +24,7 @@ STRATEGIES: dict[str, Strategy] = {
     "Sequential(hoist=True)": rnnjax.Sequential(hoist=True),
     "Sequential(defer=True)": rnnjax.Sequential(defer=True),
     "Sequential(hoist=True, defer=True)": rnnjax.Sequential(hoist=True, defer=True),
+    "Sequential(merge=True)": rnnjax.Sequential(merge=True),
     "Sequential(defer=True, merge=True)": rnnjax.Sequential(defer=True, merge=True),
     "Sequential(hoist=True, block=16)": rnnjax.Sequential(hoist=True, block=16),
     "Sequential(hoist=True, block=16, defer=True)": rnnjax.Sequential(

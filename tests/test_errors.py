@@ -269,10 +269,10 @@ CASES = {
         ValueError,
         "Sequential: block is for hoist=True",
     ),
-    "merge alone": (
-        lambda: rnnjax.Sequential(merge=True),
+    "merge": (
+        lambda: rnnjax.Sequential(hoist=True, merge=True),
         ValueError,
-        "merge is for defer=True with encode in the loop",
+        "merge takes the product of the inputs in the loop",
     ),
     "chunk": (lambda: rnnjax.Chunked(0), ValueError, "size must be at least 1"),
     "hoist": (lambda: rnnjax.Sequential(hoist="no"), TypeError, "hoist must be True or False"),

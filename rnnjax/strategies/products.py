@@ -70,26 +70,29 @@ def _by_gates(recurrence: Recurrence, w_x: Array, b: Array) -> Products:
     return lambda inputs, h: jax.vmap(row)(recurrence.valid_x(inputs), h)
 
 
+def _product_of_both(x: Array, h: Array, both: Array) -> Array:
+    return product(jnp.concatenate([x, h], axis=-1), both)
+
+
 @jax.custom_jvp
 def _joint(x: Array, h: Array, both: Array, w_h: Array) -> Array:
     """Return [x, h] @ both; w_h is the part of h."""
     del w_h
-    return product(jnp.concatenate([x, h], axis=-1), both)
+    return _product_of_both(x, h, both)
 
 
 def _joint_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Any]:
     """Where h alone moves, as in a loop that defers, its part of the product is enough."""
-    x, h, both, w_h = primals
-    d_x, d_h, d_both, _ = tangents
-    z = _joint(*primals)
-    if isinstance(d_x, SymbolicZero) and isinstance(d_both, SymbolicZero):
-        return z, d_h if isinstance(d_h, SymbolicZero) else product(d_h, w_h)
+    *arguments, w_h = primals
+    moving = [k for k, d in enumerate(tangents[:3]) if not isinstance(d, SymbolicZero)]
+    if moving == [1]:
+        return _joint(*primals), product(tangents[1], w_h)
 
-    def whole(x: Array, h: Array, both: Array) -> Array:
-        return product(jnp.concatenate([x, h], axis=-1), both)
+    def of_moving(*values: Array) -> Array:
+        changed = dict(zip(moving, values, strict=True))
+        return _product_of_both(*(changed.get(k, a) for k, a in enumerate(arguments)))
 
-    moving = [d.instantiate() if isinstance(d, SymbolicZero) else d for d in (d_x, d_h, d_both)]
-    return jax.jvp(whole, (x, h, both), tuple(moving))
+    return jax.jvp(of_moving, [arguments[k] for k in moving], [tangents[k] for k in moving])
 
 
 _joint.defjvp(_joint_jvp, symbolic_zeros=True)

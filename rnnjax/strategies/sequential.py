@@ -1,6 +1,7 @@
 """One step after the other, in a compiled loop: the definition of the right answer."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 
@@ -11,6 +12,11 @@ from rnnjax.recurrence import Inputs, Recurrence, Strategy
 from rnnjax.strategies import deferral
 from rnnjax.strategies.blocks import scan_blocks
 from rnnjax.strategies.gates import count_gates, join, separate
+from rnnjax.strategies.products import merged
+from rnnjax.strategies.reads import gated_of, reads_of_update
+
+Step = Callable[[Carry, Inputs], tuple[Carry, PyTree]]
+"""(carry, one step's inputs) → (carry, y)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +31,15 @@ class Sequential(Strategy):
             products instead of T small ones, for the memory of u (T, B, …) and of every carry.
         defer: leave the gradients of a gated cell's weights for one product after the backward
             loop, instead of a small product and a sum in each step. Values are the same.
-        merge: with ``defer``, and ``encode`` in the loop: where u is x W_x + b and r is h W_h, take
-            both products as one, or u gate by gate. For a CPU; other cells run as without.
+        merge: of a gated cell whose u is x W_x + b and whose r is h W_h, take both products in the
+            loop as one, or u gate by gate. For a CPU; other gated cells run as without.
         block: with ``hoist``, so many steps at a time instead of all T: u stays in the cache. For
             a CPU; a GPU wants the largest product there is.
 
     Raises:
         ValueError: when ``unroll`` or ``block`` is below 1, ``block`` comes without ``hoist``, or
-            ``merge`` with ``hoist`` or without ``defer``; from ``scan``, when ``defer`` meets a
-            cell that is not gated.
+            ``merge`` with it; from ``scan``, when ``defer`` or ``merge`` meets a cell that is not
+            gated.
 
     Example:
         >>> import jax, rnnjax
@@ -56,10 +62,10 @@ class Sequential(Strategy):
         checks.boolean("Sequential", "hoist", self.hoist)
         checks.boolean("Sequential", "defer", self.defer)
         checks.boolean("Sequential", "merge", self.merge)
-        if self.merge and (self.hoist or not self.defer):
+        if self.merge and self.hoist:
             raise ValueError(
-                f"Sequential: merge is for defer=True with encode in the loop; got "
-                f"defer={self.defer}, hoist={self.hoist} with merge=True."
+                "Sequential: merge takes the product of the inputs in the loop, and hoist before "
+                "it; got both."
             )
         if self.block is not None:
             checks.positive_int("Sequential", "block", self.block)
@@ -70,12 +76,13 @@ class Sequential(Strategy):
                 )
 
     def refusal(self, cell: Cell) -> str | None:
-        """Refuse to defer for a plain cell."""
-        if not self.defer or cell.gated() is not None:
+        """Refuse to defer or merge for a plain cell."""
+        if not (self.defer or self.merge) or cell.gated() is not None:
             return None
+        option = "defer" if self.defer else "merge"
         return (
-            "defer=True needs a gated cell, whose recurrent product stands apart in mix. Use "
-            "Sequential(), or write the cell as a rnnjax.GatedCell"
+            f"{option}=True needs a gated cell, whose recurrent product stands apart in mix. Use "
+            f"Sequential(), or write the cell as a rnnjax.GatedCell"
         )
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
@@ -90,12 +97,25 @@ class Sequential(Strategy):
         if self.hoist:
             return self._run_hoisted(recurrence)
         return jax.lax.scan(
-            recurrence.step,
+            self._merged_step(recurrence) if self.merge else recurrence.step,
             recurrence.carry,
             recurrence.inputs,
             reverse=recurrence.reverse,
             unroll=self.unroll,
         )
+
+    def _merged_step(self, recurrence: Recurrence) -> Step:
+        gated = gated_of(recurrence)
+        multiply = merged(recurrence, reads_of_update(recurrence))
+        update = recurrence.rows(gated.update, 3)
+
+        def step(carry: Carry, inputs: Inputs) -> tuple[Carry, PyTree]:
+            before = recurrence.before(carry, inputs)
+            u, r = multiply(inputs, jax.vmap(gated.hidden)(before))
+            carry = recurrence.after(before, update(recurrence.params, before, u, r), inputs)
+            return carry, recurrence.readout(carry, recurrence.encode(inputs), inputs)
+
+        return step
 
     def _block(self, time: int) -> int | None:
         """Return the steps of a block; None, for all, where an exported program leaves T open."""

@@ -27,6 +27,7 @@ from tests.cases import (
     IN_DIMS,
     REPRESENTATIVES,
     RUNNERS,
+    STRATEGIES,
     Case,
     D,
     draw,
@@ -40,6 +41,7 @@ TIME, BATCH = 4, 8
 PAIRS = [(cell, runner) for runner in RUNNERS for cell in CELLS if cell not in CONTRACT]
 PAIRS += [(cell, "sequential") for cell in CONTRACT]
 PAIRS += [(cell, runner) for runner in DEFERRED for cell in GATED]
+MERGED = ("lstm", "gru")
 # One computation, or a list of branches in braces.
 CALLED = r"(?:body|condition|calls|to_apply|_computation|branch_computations)=\{?%?([\w.\-]+)"
 COLLECTIVES = re.compile(
@@ -220,3 +222,6 @@ if __name__ == "__main__":
     for label, strategy in DEFERRED.items():
         for name in GATED:
             check_collectives_of_jit(name, label, strategy)
+    for name in MERGED:
+        check_values(name, "merged", STRATEGIES["sequential_defer_merge"])
+        check_collectives_of_jit(name, "merged", STRATEGIES["sequential_defer_merge"])

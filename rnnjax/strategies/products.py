@@ -40,14 +40,13 @@ def apart(recurrence: Recurrence) -> Products:
 
 def merged(recurrence: Recurrence, reads: Reads) -> Products:
     """Return the products in the form that a CPU likes, or, where they are no such, apart."""
-    row = recurrence.row_params(), row_of(recurrence.inputs.x, 2)
-    known = is_dense(recurrence.cell, *row) and input_leaf(recurrence.cell, *row, 0) is not None
-    if not known or not isinstance(recurrence.inputs.x, jax.Array) or "context" in row[0]:
+    cell, params, x = recurrence.cell, recurrence.params, row_of(recurrence.inputs.x, 2)
+    if not _are_dense(recurrence):
         return apart(recurrence)
-    w_x, b = input_kernel(recurrence.cell, recurrence.params, row[1], 0)
+    w_x, b = input_kernel(cell, params, x, 0)
     if not reads.sum:
         return _by_gates(recurrence, w_x, b)
-    w_h = recurrent_kernel(recurrence.cell, recurrence.params, row[1])
+    w_h = recurrent_kernel(cell, params, x)
     both = jnp.concatenate([w_x, w_h])
 
     def row(x: Array, h: Array) -> tuple[Array, Array]:
@@ -57,9 +56,21 @@ def merged(recurrence: Recurrence, reads: Reads) -> Products:
     return lambda inputs, h: jax.vmap(row)(recurrence.valid_x(inputs), h)
 
 
+def _are_dense(recurrence: Recurrence) -> bool:
+    """Say whether u is x W_x + b and r is h W_h, of params that all rows share."""
+    if "context" in recurrence.params or not isinstance(recurrence.inputs.x, jax.Array):
+        return False
+    row = recurrence.params, row_of(recurrence.inputs.x, 2)
+    u = jax.eval_shape(recurrence.cell.encode, *row)
+    one_array = isinstance(u, jax.ShapeDtypeStruct)
+    known = one_array and input_leaf(recurrence.cell, *row, 0) is not None
+    return known and is_dense(recurrence.cell, *row)
+
+
 def _by_gates(recurrence: Recurrence, w_x: Array, b: Array) -> Products:
     mix = functools.partial(gated_of(recurrence).mix, recurrence.params)
-    count = count_gates(recurrence)
+    gates = count_gates(recurrence)
+    count = gates if b.size % gates == 0 else 1
     kernels, biases = jnp.split(w_x, count, axis=-1), jnp.split(b, count)
 
     def row(x: Array, h: Array) -> tuple[Array, Array]:

@@ -1,0 +1,1 @@
+"""What ``Fused`` calls: trace (cell → description), emit (→ C++), build (→ library), call."""

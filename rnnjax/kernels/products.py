@@ -1,0 +1,163 @@
+"""The products of a step, x W_x + b and h W_h: found in what the cell computes.
+
+``encode`` and ``mix`` are functions that anybody may write. Where all that one of them does to x or
+h is a product with a matrix, and the matrix depends on the params alone (cast, masked, scaled, as
+it may be), a kernel can take the product itself. The params' part is computed once, before the
+loop, and differentiated there.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+
+from rnnjax.array_typing import Array, Params, PyTree
+from rnnjax.cell import Cell
+
+
+class Product(NamedTuple):
+    """x W + b of one leaf x (D,) of the inputs.
+
+    Attributes:
+        leaf: the number of the leaf.
+        kernel: W (D, M).
+        bias: b (M,), or None.
+    """
+
+    leaf: int
+    kernel: Array
+    bias: Array | None
+
+
+def input_leaf(cell: Cell, params: Params, x: PyTree, k: int) -> int | None:
+    """Return which leaf of x the k-th leaf of u is a product of; None: it is none. Of shapes."""
+    found = []
+
+    def look(params: Params) -> None:
+        found.append(_product(_encoder(cell, k), params, x))
+
+    jax.eval_shape(look, params)
+    return found[0] and found[0].leaf
+
+
+def input_kernel(cell: Cell, params: Params, x: PyTree, k: int) -> tuple[Array, Array]:
+    """Return W_x (D, M) and b (M,) of the k-th leaf of u; x is shapes."""
+    found = _product(_encoder(cell, k), params, x)
+    assert found is not None, "it is looked for where the loop is described"
+    width = found.kernel.shape[-1:]
+    bias = jnp.zeros(width, found.kernel.dtype) if found.bias is None else found.bias
+    return found.kernel, jnp.broadcast_to(bias, width)
+
+
+def is_dense(cell: Cell, params: Params, x: PyTree) -> bool:
+    """Say whether the recurrent product is h W_h, one dense matrix. Of shapes."""
+    found = []
+
+    def look(params: Params) -> None:
+        found.append(_recurrent(cell, params, x))
+
+    jax.eval_shape(look, params)
+    return found[0] is not None and found[0].bias is None
+
+
+def recurrent_kernel(cell: Cell, params: Params, x: PyTree) -> Array:
+    """Return W_h (N, G·N); x is shapes."""
+    found = _recurrent(cell, params, x)
+    assert found is not None, "it is looked for where the loop is described"
+    return found.kernel
+
+
+def _encoder(cell: Cell, k: int) -> Callable:
+    return lambda params, x: jax.tree.leaves(cell.encode(params, x))[k]
+
+
+def _recurrent(cell: Cell, params: Params, x: PyTree) -> Product | None:
+    gated = cell.gated()
+    assert gated is not None, "a plain cell is refused before it gets here"
+    u = jax.eval_shape(cell.encode, params, x)
+    h = jax.eval_shape(lambda params: gated.hidden(cell.initial_carry(params)), params)
+
+    def mix(params: Params, h_and_u: tuple) -> Array:
+        (r,) = jax.tree.leaves(gated.mix(params, *h_and_u))
+        return r
+
+    found = _product(mix, params, (h, u))
+    return found if found and found.leaf == 0 else None
+
+
+class _Input(NamedTuple):
+    """A leaf of x, by its number, as it came."""
+
+    leaf: int
+
+
+UNKNOWN = object()
+"""What depends on x in another way."""
+
+
+def _product(function: Callable, params: Params, x: PyTree) -> Product | None:
+    """Return the product that ``function(params, x)`` is, or None; x is shapes, or arrays."""
+    closed = jax.make_jaxpr(function)(params, x)
+    own = {name: leaf for name, leaf in params.items() if name != "context"}
+    rows = {name: jax.tree.map(lambda _: UNKNOWN, leaf) for name, leaf in params.items()}
+    inputs = [_Input(k) for k in range(len(jax.tree.leaves(x)))]
+    known = jax.tree.leaves({**rows, **own})
+    (out,) = _follow(closed.jaxpr, closed.consts, [*known, *inputs])
+    return out if isinstance(out, Product) else None
+
+
+def _follow(jaxpr: Any, consts: Any, inputs: list) -> list:
+    """Compute what depends on the params alone; tell of the rest whether it is a product of x."""
+    values = dict(zip(jaxpr.constvars, consts, strict=True))
+    values |= dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if hasattr(atom, "val") else values[atom]
+
+    for equation in jaxpr.eqns:
+        arguments = [read(atom) for atom in equation.invars]
+        values.update(zip(equation.outvars, _apply(equation, arguments), strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _apply(equation: Any, arguments: list) -> list:
+    if not any(a is UNKNOWN or isinstance(a, _Input | Product) for a in arguments):
+        return _evaluate(equation, arguments)
+    if equation.primitive.name in ("jit", "pjit"):
+        inner = equation.params["jaxpr"]
+        return _follow(inner.jaxpr, inner.consts, arguments)
+    return [_symbolic(equation, arguments)] + [UNKNOWN] * (len(equation.outvars) - 1)
+
+
+def _evaluate(equation: Any, arguments: list) -> list:
+    pairs = zip(equation.invars, arguments, strict=True)
+    given = {atom: value for atom, value in pairs if not hasattr(atom, "val")}
+    debug_info = jax.make_jaxpr(lambda: None)().jaxpr.debug_info
+    program = jax.extend.core.Jaxpr(
+        [], list(given), equation.outvars, [equation], equation.effects, debug_info
+    )
+    closed = jax.extend.core.ClosedJaxpr(program, [])
+    return jax.extend.core.jaxpr_as_fun(closed)(*given.values())
+
+
+def _symbolic(equation: Any, arguments: list) -> Any:
+    name, out = equation.primitive.name, equation.outvars[0].aval
+    match arguments:
+        case [_Input() | Product() as x] if name == "convert_element_type":
+            return x if out.dtype == equation.invars[0].aval.dtype else UNKNOWN
+        case [_Input() as x, kernel] if name == "dot_general" and _is_dense(equation):
+            return UNKNOWN if kernel is UNKNOWN else Product(x.leaf, kernel, None)
+        case [Product() as x, b] | [b, Product() as x] if name == "add" and x.bias is None:
+            arrays = not (b is UNKNOWN or isinstance(b, _Input | Product))
+            return x._replace(bias=b) if arrays and jnp.ndim(b) <= 1 else UNKNOWN
+    return UNKNOWN
+
+
+def _is_dense(equation: Any) -> bool:
+    """Say whether this is a float32 vector (D,) times a matrix (D, M)."""
+    avals = [v.aval for v in (*equation.invars, *equation.outvars)]
+    float32 = all(a.dtype == jnp.float32 for a in avals)
+    vector = equation.params["dimension_numbers"] == (((0,), (0,)), ((), ()))
+    return float32 and vector and avals[1].ndim == 2

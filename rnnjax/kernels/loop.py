@@ -118,7 +118,7 @@ def _save_jvp(primals: tuple, tangents: tuple, *, spec: Spec, tree: Any) -> tupl
     out = save_p.bind(*primals, spec=spec, tree=tree)
     _, moved = _run_jvp(primals, tangents, spec=spec._replace(memory=True), tree=tree)
     # z is read by tangent and back alone, which move with the arrays.
-    return out, [*moved, ad.Zero.from_primal_value(out[-1])]
+    return out, [*moved, ad.Zero(jax.typeof(out[-1]).to_tangent_aval())]
 
 
 def _plain_jvp(primitive: Primitive, function: Callable) -> None:

@@ -231,7 +231,7 @@ def _programs(step: _Step, reads: Reads, features: int) -> Description:
     arguments, structure = jax.tree.flatten((vectors, step.carry, step.u, step.r[0]))
     count = lambda leaves: sum(blocks_of(leaf.shape, n) for leaf in leaves)  # noqa: E731
     streams = [step.u[k] for k in reads.streams]
-    u_names: list[list[str]] = [[] for _ in step.u]
+    u_names = [["unread"] * blocks_of(leaf.shape, n) for leaf in step.u]
     for k, own in zip(reads.streams, _names("s", streams, n), strict=True):
         u_names[k] = own
     if reads.projected is not None:

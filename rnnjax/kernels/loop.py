@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 
 from rnnjax.array_typing import Array
 from rnnjax.kernels import native, plain
-from rnnjax.kernels.partition import partitioned
+from rnnjax.kernels.partition import needs_devices, partitioned
 from rnnjax.kernels.plain import Arrays, Spec, States
 from rnnjax.placement import vary, varying_axes
 
@@ -42,10 +42,32 @@ def enabled() -> bool:
 
 
 def run(spec: Spec, arrays: Arrays) -> States:
-    """Run the loop by a kernel where there is one."""
+    """Run the loop by a kernel where there is one; where the batch is sharded, each device its rows.
+
+    Under automatic sharding that is left to XLA (``partition.py``).
+    """
+    mesh_axis = jax.typeof(arrays.carry[0]).sharding.spec[0]
+    if mesh_axis is None:
+        return _bind(spec, arrays)
+    leaves, tree = jax.tree.flatten(arrays)
+    in_specs = tree.unflatten([_placed(name, mesh_axis) for name in _names(tree)])
+    last = (_placed("carry", mesh_axis),) * spec.description.carries
+    out_specs = States(_placed("x", mesh_axis), _placed("x", mesh_axis), last)
+    each = functools.partial(_bind, spec)
+    return jax.shard_map(each, in_specs=(in_specs,), out_specs=out_specs)(tree.unflatten(leaves))
+
+
+def _bind(spec: Spec, arrays: Arrays) -> States:
     leaves, tree = jax.tree.flatten(vary(arrays, varying_axes(arrays)))
     hidden, memory, *last = run_p.bind(*leaves, spec=spec, tree=tree)
     return States(hidden, memory, tuple(last))
+
+
+def _placed(name: str, mesh_axis: Any) -> PartitionSpec:
+    """Return how a field is sharded whose batch is over these mesh axes."""
+    if name in WEIGHTS:
+        return PartitionSpec()
+    return PartitionSpec(*[None] * batch_axis(name), mesh_axis)
 
 
 def _primitive(name: str) -> Primitive:
@@ -285,3 +307,4 @@ for _p, (_type, _meaning, _kernel) in KERNELS.items():
     mlir.register_lowering(_p, mlir.lower_fun(_meaning, multiple_results=True))
     if _kernel is not None:
         mlir.register_lowering(_p, _on_cpu(_p, _meaning, _kernel), platform="cpu")
+        needs_devices(_p)

@@ -4,12 +4,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax._src import dispatch
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rnnjax.array_typing import Array
 
 Axes = Sequence[int | None]
+
+
+def needs_devices(primitive: Any) -> None:
+    """Have a primitive lowered with the devices at hand, as ``custom_partitioning`` asks.
+
+    JAX has no public name for this; it marks its own primitives so.
+    """
+    dispatch.prim_requires_devices_during_lowering.add(primitive)
 
 
 def partitioned(function: Callable, operands: Axes, results: Axes) -> Callable:

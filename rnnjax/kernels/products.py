@@ -93,6 +93,9 @@ class _Input(NamedTuple):
     leaf: int
 
 
+SAME_NUMBERS = {"convert_element_type", "copy", "mesh_cast", "pcast", "pvary", "reshard"}
+"""What leaves the numbers as they are, in another place or of another type."""
+
 UNKNOWN = object()
 """What depends on x in another way."""
 
@@ -145,7 +148,7 @@ def _evaluate(equation: Any, arguments: list) -> list:
 def _symbolic(equation: Any, arguments: list) -> Any:
     name, out = equation.primitive.name, equation.outvars[0].aval
     match arguments:
-        case [_Input() | Product() as x] if name == "convert_element_type":
+        case [_Input() | Product() as x] if name in SAME_NUMBERS:
             return x if out.dtype == equation.invars[0].aval.dtype else UNKNOWN
         case [_Input() as x, kernel] if name == "dot_general" and _is_dense(equation):
             return UNKNOWN if kernel is UNKNOWN else Product(x.leaf, kernel, None)

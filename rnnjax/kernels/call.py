@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 from typing import NamedTuple
 
 import jax
@@ -171,8 +172,15 @@ def load(description: Description, way: str) -> Kernel:
     return Kernel(target, library)
 
 
+def set_threads(count: int) -> None:
+    """Run kernels on so many threads; 0: on as many as the process may use cores."""
+    _pool().set_threads(count)
+
+
 @functools.cache
 def _pool() -> ctypes.CDLL:
-    """Return the library of the threads that all kernels share."""
+    """Return the library of the threads that all kernels share; ``RNNJAX_THREADS`` bounds them."""
     path = build.library(build.read_source("pool.cc"), "threads")
-    return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    pool = ctypes.CDLL(str(path))
+    pool.set_threads(int(os.environ.get("RNNJAX_THREADS", "0")))
+    return pool

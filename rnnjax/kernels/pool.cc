@@ -23,7 +23,10 @@ void pause_briefly() {
 #endif
 }
 
+std::atomic<int> chosen{0};  // how many threads, where somebody has said so
+
 int cores() {
+  if (int count = chosen.load()) return count;
   cpu_set_t set;
   int count = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
   return count < 1 ? 1 : count;
@@ -86,3 +89,5 @@ Pool* pool = new Pool;  // Never destroyed: its threads run until the process en
 }  // namespace
 
 extern "C" void run_parallel(Work work, void* context, int most) { pool->run(work, context, most); }
+
+extern "C" void set_threads(int count) { chosen = count; }

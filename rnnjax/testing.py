@@ -14,9 +14,9 @@ import numpy as np
 from rnnjax import checks
 from rnnjax.array_typing import Array, Carry, DTypeLike, InDim, Key, Params, PyTree
 from rnnjax.cell import Cell, Keyed, feed, one_step, row_shapes, with_context
+from rnnjax.kernels import build
 from rnnjax.recurrence import Strategy
 from rnnjax.scan import scan, sequence_noise, step, with_keys
-from rnnjax.kernels import build
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.fused import Fused
 from rnnjax.strategies.sequential import Sequential

@@ -134,7 +134,8 @@ FUSED: dict[str, rnnjax.Strategy] = {"fused": rnnjax.Fused()}
 
 FUSIBLE = (
     "elman", "elman_relu", "lstm", "gru", "li_gru", "mgu", "janet", "minimal_rnn",
-    "peephole_lstm", "coupled_lstm", "ctrnn", "residual", "zoneout", "highway", "dropout", "carries",
+    "peephole_lstm", "coupled_lstm", "ctrnn", "residual", "zoneout", "highway", "dropout",
+    "carries",
 )  # fmt: skip
 """Gated cells with the default product and an elementwise update."""
 
@@ -155,6 +156,7 @@ STRATEGIES: dict[str, rnnjax.Strategy] = {
 
 GATED = [name for name, cell in CELLS.items() if cell.gated() is not None]
 OPTIONS = STRATEGIES.keys() - RUNNERS.keys() - DEFERRED.keys() - FUSED.keys()
+
 
 def skip_without_compiler(strategy: str = "fused") -> None:
     """Skip a test of ``Fused`` where kernels cannot be compiled."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import rnnjax
 from rnnjax.kernels import build, call, loop
 from rnnjax.strategies.fused import unavailable
-from rnnjax.testing import largest_difference
+from rnnjax.testing import FAST_COMPILATION, largest_difference
 from tests.cases import skip_without_compiler
 
 FUSED = rnnjax.Fused()
@@ -26,14 +26,16 @@ def _compiler(request):
 
 
 def value_and_grads(cell, params, xs, strategy, **options):
-    """Compile loss, outputs and all gradients."""
+    """Return carry and outputs, and the gradients of a function of them."""
 
     def loss(params, xs):
         carry, ys = rnnjax.scan(cell, params, xs, strategy=strategy, **options)
         total = sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves((carry, ys)))
         return total, (carry, ys)
 
-    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, xs)
+    both = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    (_, results), gradients = jax.jit(both, compiler_options=FAST_COMPILATION)(params, xs)
+    return results, gradients
 
 
 def arguments(cell, time, batch, in_dim):
@@ -42,11 +44,12 @@ def arguments(cell, time, batch, in_dim):
 
 
 # One kernel each way for each cell: time and batch are known when it runs.
-SIZES = [(1, 1), (37, 1), (9, 2), (5, 17), (3, 40), (300, 3)]
+SIZES = [(1, 1), (37, 2), (5, 17), (7, 40)]
 
 
-@pytest.mark.parametrize("cell", [rnnjax.LSTM(21), rnnjax.GRU(70), rnnjax.Elman(1)])
-@pytest.mark.parametrize("in_dim", [2, 11])
+@pytest.mark.parametrize(
+    ("cell", "in_dim"), [(rnnjax.LSTM(21), 2), (rnnjax.GRU(70), 11), (rnnjax.Elman(1), 70)]
+)
 def test_any_size(cell, in_dim):
     for time, batch in SIZES:
         params, xs = arguments(cell, time, batch, in_dim)
@@ -185,6 +188,29 @@ def test_an_exported_program_is_plain(monkeypatch):
     assert not loop.enabled()
 
 
+@dataclasses.dataclass(frozen=True)
+class Timed(rnnjax.Elman):
+    """u has beside the product one number a step, and decay one number for all units."""
+
+    def init(self, key, in_dim):
+        return {**super().init(key, in_dim), "decay": jnp.float32(0.3)}
+
+    def encode(self, params, x):
+        return super().encode(params, x), jnp.abs(x[0])
+
+    def update(self, params, carry, u, r):
+        product, elapsed = u
+        kept = jnp.exp(-params["decay"] * elapsed)
+        return kept * carry + (1 - kept) * jnp.tanh(product + r)
+
+
+def test_numbers_that_all_units_share():
+    cell = Timed(5)
+    params, xs = arguments(cell, 4, 2, 3)
+    got, expected = (value_and_grads(cell, params, xs, s) for s in (FUSED, rnnjax.Sequential()))
+    assert largest_difference(expected, got) < 1e-6
+
+
 # --- any update ---
 
 
@@ -232,7 +258,8 @@ UNARY = {
     "square": jnp.square, "abs": jnp.abs, "erf": jax.lax.erf, "root": lambda a: jnp.sqrt(1 + a * a),
     "exp": lambda a: jnp.exp(-jnp.abs(a)), "log": lambda a: jnp.log(1.5 + jnp.square(a)),
     "cube": lambda a: a**3, "inverse": lambda a: 1 / (1 + a * a), "hard": jax.nn.hard_tanh,
-    "atan": jnp.arctan, "expm1": lambda a: jnp.expm1(-jnp.abs(a)), "sign": lambda a: a * jnp.sign(a),
+    "atan": jnp.arctan, "expm1": lambda a: jnp.expm1(-jnp.abs(a)),
+    "sign": lambda a: a * jnp.sign(a),
 }  # fmt: skip
 BINARY = {
     "add": jnp.add, "mul": jnp.multiply, "sub": jnp.subtract, "max": jnp.maximum,
@@ -261,14 +288,12 @@ def evaluate(expression, values):
 
 
 @given(st.tuples(EXPRESSIONS, EXPRESSIONS).filter(lambda pair: "s" not in pair))
-@settings(max_examples=10, deadline=None, derandomize=True, database=None)
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
 def test_any_update(expressions):
     cell = Drawn(5, expressions)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         params, xs = arguments(cell, 4, 3, 2)
-        got, expected = (
-            value_and_grads(cell, params, xs, s) for s in (FUSED, rnnjax.Sequential())
-        )
+        got, expected = (value_and_grads(cell, params, xs, s) for s in (FUSED, rnnjax.Sequential()))
     assert largest_difference(expected, got) < 2e-5  # Ill-conditioned ones are among them.
 
 

@@ -26,9 +26,10 @@ def test_every_cell_and_strategy_on_eight_devices():
     fused = len(REPRESENTATIVES) * (build.missing() is None)
     assert len(values) == len(REPRESENTATIVES) * len(RUNNERS | DEFERRED) + fused
     # Deferred and fused, in shard_map and in a sharded jit.
-    assert len(collectives) == len(CELLS.keys() - CONTRACT) * len(RUNNERS) + len(
-        CONTRACT
-    ) + 2 * len(GATED) + 2 * fused
+    assert (
+        len(collectives)
+        == len(CELLS.keys() - CONTRACT) * len(RUNNERS) + len(CONTRACT) + 2 * len(GATED) + 2 * fused
+    )
 
 
 def test_training_on_eight_devices_is_training_on_one(tmp_path):

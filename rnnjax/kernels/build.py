@@ -103,7 +103,9 @@ def extra_flags() -> tuple[str, ...]:
 @functools.cache
 def _machine(path: str) -> str:
     """Return what code for this machine depends on: the compiler's version, the CPU's features."""
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    version = subprocess.run(
+        [path, "--version"], capture_output=True, text=True, check=False
+    ).stdout
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -12,8 +12,8 @@ from rnnjax.kernels.trace import Description
 FOLDER = pathlib.Path(__file__).parent
 
 INFIX = {
-    "add": "+", "add_any": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">",
-    "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|", "xor": "^",
+    "add": "+", "add_any": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=",
+    "gt": ">", "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|", "xor": "^",
 }  # fmt: skip
 
 FUNCTIONS = {
@@ -25,7 +25,8 @@ FUNCTIONS = {
     "expm1": "exponential_minus_1", "floor": "floor_down", "is_finite": "is_finite",
     "log": "logarithm", "log1p": "logarithm_of_1_plus", "logistic": "logistic", "max": "maximum",
     "min": "minimum", "neg": "-", "not": "~", "pow": "power", "sign": "sign", "sin": "sine",
-    "sinh": "sine_hyperbolic", "sqrt": "square_root", "tan": "tangent", "tanh": "hyperbolic_tangent",
+    "sinh": "sine_hyperbolic", "sqrt": "square_root", "tan": "tangent",
+    "tanh": "hyperbolic_tangent",
 }  # fmt: skip
 
 READS = {"c": "c", "z": "z", "v": "v", "s": "s", "p": "vectors", "ct": "ct"}
@@ -93,7 +94,9 @@ def _pull_back(d: Description) -> str:
 
 
 def _body(d: Description, program: Program, outputs: list[str]) -> str:
-    lines = [f"{'truth' if op.boolean else 'vec'} {op.output} = {_value(d, op)}" for op in program.ops]
+    lines = [
+        f"{'truth' if op.boolean else 'vec'} {op.output} = {_value(d, op)}" for op in program.ops
+    ]
     lines = [f"  const {line};\n" for line in lines]
     values = zip(outputs, program.outputs, strict=True)
     return "".join([*lines, *(f"  {name} = {_symbol(d, value)};\n" for name, value in values)])
@@ -118,7 +121,11 @@ def _value(d: Description, op: Op) -> str:
             product = " * ".join([inputs[0]] * abs(op.detail)) or "fill(1.f)"
             return product if op.detail > 0 else f"fill(1.f) / ({product})"
         case "convert_element_type":
-            return f"number({inputs[0]})" if op.detail == "bool to float32" else f"nonzero({inputs[0]})"
+            return (
+                f"number({inputs[0]})"
+                if op.detail == "bool to float32"
+                else f"nonzero({inputs[0]})"
+            )
     raise AssertionError(f"{op.name} is in ARITHMETIC, but not here")
 
 
@@ -146,4 +153,3 @@ def _literal(value: float) -> str:
     if value in (float("inf"), float("-inf")):
         return f"{'-' if value < 0 else ''}__builtin_inff()"
     return f"{value!r}f"
-

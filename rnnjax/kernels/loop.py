@@ -42,7 +42,7 @@ def enabled() -> bool:
 
 
 def run(spec: Spec, arrays: Arrays) -> States:
-    """Run the loop by a kernel where there is one; where the batch is sharded, each device its rows.
+    """Run the loop by a kernel where there is one; of a sharded batch each device runs its rows.
 
     Under automatic sharding that is left to XLA (``partition.py``).
     """
@@ -261,7 +261,9 @@ def _type_of_states(*avals: Any, spec: Spec, tree: Any, moving: Any = None, z: i
     like = arrays.w_h
 
     def typed(shape: tuple) -> Any:
-        return like.update(shape=shape, sharding=like.sharding.update(spec=PartitionSpec(*[None] * len(shape))))
+        return like.update(
+            shape=shape, sharding=like.sharding.update(spec=PartitionSpec(*[None] * len(shape)))
+        )
 
     return [typed(shape) for shape in shapes]
 
@@ -287,7 +289,9 @@ def _on_cpu(primitive: Primitive, function: Callable, kernel: Callable) -> Calla
         names, results = FIELDS[primitive](**params)
         call = functools.partial(kernel, **params)
         if getattr(context.module_context.axis_context, "num_devices", 1) > 1:
-            sides = [[None if n in WEIGHTS else batch_axis(n) for n in side] for side in (names, results)]
+            sides = [
+                [None if n in WEIGHTS else batch_axis(n) for n in side] for side in (names, results)
+            ]
             call = partitioned(call, *sides)
         return mlir.lower_fun(call, multiple_results=True)(context, *operands)
 

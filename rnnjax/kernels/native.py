@@ -74,8 +74,8 @@ def _nothing() -> Array:
 
 def _operands(spec: Spec, arrays: Arrays) -> call.Operands:
     n = spec.description.units
-    rows = [jnp.broadcast_to(v, (1, n)) if v.ndim == 0 else v.reshape(-1, n) for v in arrays.vectors]
-    wide = [s.reshape(*s.shape[:2], -1).astype(jnp.float32) for s in arrays.streams]
+    rows = [widen(leaf, 0, n).reshape(-1, n) for leaf in arrays.vectors]
+    wide = [widen(leaf, 2, n).astype(jnp.float32) for leaf in arrays.streams]
 
     def there(leaf: Array | None) -> Array:
         return _nothing() if leaf is None else leaf
@@ -104,30 +104,48 @@ def _stack(leaves: list[Array | None], like: Array) -> Array:
 def _as_arrays(spec: Spec, arrays: Arrays, gradients: call.Gradients) -> Arrays:
     """Return gradients in the form of the arrays; those that were not asked for as they come."""
     n = spec.description.units
+    vectors = gradients.vectors.reshape(-1)
     return Arrays(
         x=None if arrays.x is None else gradients.x,
         w_x=None if arrays.w_x is None else gradients.w_x,
         b=None if arrays.b is None else gradients.b,
         w_h=gradients.w_h,
-        vectors=_cut(gradients.vectors, [max(1, v.size // n) if v.ndim else 1 for v in arrays.vectors],
-                     arrays.vectors, axis=0),
+        vectors=_take_apart(vectors, arrays.vectors, 0, n),
         carry=tuple(gradients.carry),
-        initial=_cut_carry(gradients.initial, arrays.initial),
-        streams=_cut(gradients.streams, [s[0, 0].size for s in arrays.streams], arrays.streams, axis=-1),
+        initial=tuple(gradients.initial) if gradients.initial.size else arrays.initial,
+        streams=_take_apart(gradients.streams, arrays.streams, 2, n),
         mask=arrays.mask,
         resets=arrays.resets,
-    )  # fmt: skip
+    )
 
 
-def _cut(joined: Array, widths: list[int], like: tuple[Array, ...], axis: int) -> tuple[Array, ...]:
-    """Take gradients of several leaves apart; a scalar's is the sum of all units' shares."""
-    if joined.shape == call.NOTHING:
+def widen(leaf: Array, leading: int, n: int) -> Array:
+    """Flatten what follows the leading axes; repeat for N units what all of them share.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> widen(jnp.ones((2, 6)), 0, 3).shape, widen(jnp.ones((5, 4)), 2, 3).shape
+        ((12,), (5, 4, 3))
+    """
+    lead = leaf.shape[:leading]
+    if _is_made_of_units(leaf.shape[leading:], n):
+        return leaf.reshape(*lead, -1)
+    return jnp.repeat(leaf.reshape(*lead, -1), n, axis=-1)
+
+
+def _is_made_of_units(shape: tuple[int, ...], n: int) -> bool:
+    return bool(shape) and shape[-1] % n == 0
+
+
+def _take_apart(joined: Array, like: tuple[Array, ...], leading: int, n: int) -> tuple[Array, ...]:
+    """Undo ``widen`` of several leaves for their gradients: what was repeated is added up."""
+    if not joined.size:
         return like
-    starts = [sum(widths[:k]) for k in range(1, len(widths))]
-    parts = jnp.split(joined, starts, axis=axis)
-    pairs = zip(parts, like, strict=True)
-    return tuple(part.reshape(leaf.shape) if leaf.ndim else part.sum() for part, leaf in pairs)
-
-
-def _cut_carry(joined: Array, like: tuple[Array, ...]) -> tuple[Array, ...]:
-    return like if joined.shape == call.NOTHING else tuple(joined)
+    parts, start = [], 0
+    for leaf in like:
+        stop = start + jax.eval_shape(lambda leaf=leaf: widen(leaf, leading, n)).shape[-1]
+        part, start = joined[..., start:stop], stop
+        if not _is_made_of_units(leaf.shape[leading:], n):
+            part = part.reshape(*part.shape[:-1], -1, n).sum(-1)
+        parts.append(part.reshape(leaf.shape))
+    return tuple(parts)

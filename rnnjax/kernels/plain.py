@@ -69,7 +69,9 @@ def run(spec: Spec, arrays: Arrays) -> States:
         x, streams, mask, reset = step
         before = carry if reset is None else select_rows(reset, arrays.initial, carry)
         u = None if x is None else _dot(x, arrays.w_x) + jnp.asarray(arrays.b)[None]
-        new = update(arrays.vectors, before, _put_u(spec, u, streams), _dot(before[hidden], arrays.w_h))
+        new = update(
+            arrays.vectors, before, _put_u(spec, u, streams), _dot(before[hidden], arrays.w_h)
+        )
         carry = new if mask is None else select_rows(mask, new, before)
         others = [leaf for k, leaf in enumerate(carry) if spec.memory and k != hidden]
         memory = jnp.concatenate([carry[hidden][:, :0], *others], axis=-1)

@@ -242,10 +242,9 @@ class _Follower:
         return _Array(blocks, width, partial)
 
     def _apply(self, name: str, inputs: tuple, detail: Any, boolean: bool) -> Symbol:
-        if name == "add_any" and 0.0 in [i for i in inputs if isinstance(i, float)]:
-            return next(i for i in (*inputs, 0.0) if not (isinstance(i, float) and i == 0))
-        if name == "mul" and 1.0 in [i for i in inputs if isinstance(i, float)]:
-            return inputs[1] if inputs[0] == 1.0 else inputs[0]
+        neutral = {"add_any": 0.0, "mul": 1.0}.get(name)
+        if neutral is not None and neutral in inputs:
+            return inputs[1] if inputs[0] == neutral else inputs[0]
         if name == "convert_element_type" and detail == "same":
             return inputs[0]
         # −0.0 == 0.0, 1 == True: numbers of equal value are told apart by how they are written.

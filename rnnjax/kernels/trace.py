@@ -115,6 +115,8 @@ def _describe(cell: Cell, structure: Any, shapes: tuple) -> tuple[Description, R
     assert gated is not None, "a plain cell is refused before it gets here"
     step = _Step(cell, gated, params, x)
     step.check()
+    if narrow := products.other_dtype(cell, params, x):
+        raise Refused(_FLOAT32.format(narrow))
     if not products.is_dense(cell, params, x):
         raise Refused(f"{_DENSE}. {_INSTEAD}")
     projected, leaf = _projection(step)
@@ -158,10 +160,7 @@ class _Step:
         narrow = [a for a in (*self.params, *self.carry, *self.r) if a.dtype != jnp.float32]
         inexact = [a.dtype for a in narrow if jnp.issubdtype(a.dtype, jnp.inexact)]
         if inexact:
-            raise Refused(
-                f"it computes in float32, and here is {inexact[0]}. Use Sequential(defer=True) for "
-                f"{inexact[0]}, or cast params and inputs to float32"
-            )
+            raise Refused(_FLOAT32.format(inexact[0]))
         if len(self.h) != 1 or self.h[0].ndim != 1 or len(self.r) != 1:
             raise Refused(f"{_DENSE}; it is of {[a.shape for a in self.h]}. {_INSTEAD}")
         (n,) = self.h[0].shape
@@ -199,6 +198,7 @@ class _Step:
                 raise Refused(f"its update reads params{name}, which each row has of its own. "
                               f"{_INSTEAD}")  # fmt: skip
         return params, tuple(k for k in range(len(self.u)) if before_u + k in read)
+
     def reads_memory(self) -> bool:
         """Say whether readout reads another leaf of the carry than the hidden one."""
 
@@ -211,6 +211,10 @@ class _Step:
         return any(k in read for k in range(len(self.carry)) if k != self.hidden())
 
 
+_FLOAT32 = (
+    "it computes in float32, and here is {0}. Use Sequential(defer=True) for {0}, or cast params "
+    "and inputs to float32"
+)
 _DENSE = "its recurrent product has to be the default, one dense matrix times the hidden vector"
 _INSTEAD = "Use Sequential(defer=True), which takes any product"
 
@@ -259,7 +263,9 @@ def _programs(step: _Step, reads: Reads, features: int) -> Description:
     cotangents = dict(zip(_flatten(names[k] for k in smooth), backward.outputs, strict=True))
 
     apart = tuple(
-        g for g in range(gates) if reads.projected is None or not _is_sum(forward, backward, cotangents, g)
+        g
+        for g in range(gates)
+        if reads.projected is None or not _is_sum(forward, backward, cotangents, g)
     )
     forward, backward = (_preactivations(p, gates, apart, reads) for p in (forward, backward))
     cotangents = dict(zip(_flatten(names[k] for k in smooth), backward.outputs, strict=True))
@@ -279,7 +285,9 @@ def _programs(step: _Step, reads: Reads, features: int) -> Description:
         carries=len(step.carry),
         hidden=step.hidden(),
         streams=count(streams),
-        flags=tuple(int(name[1:]) for k in reads.streams if step.u[k].dtype == bool for name in u_names[k]),
+        flags=tuple(
+            int(name[1:]) for k in reads.streams if step.u[k].dtype == bool for name in u_names[k]
+        ),
         vectors=count(vectors),
         forward=forward,
         backward=Program(backward.ops, tuple(cotangents.get(name, 0.0) for name in kept)),
@@ -336,7 +344,9 @@ def _projection(step: _Step) -> tuple[int | None, int]:
     """Return which leaf of u is a product of x that the kernel can take, and which leaf of x."""
     for k, leaf in enumerate(step.u):
         if leaf.shape == step.r[0].shape and leaf.dtype == jnp.float32:
-            x = products.input_leaf(step.cell, step.params_structure.unflatten(step.params), step.x, k)
+            x = products.input_leaf(
+                step.cell, step.params_structure.unflatten(step.params), step.x, k
+            )
             if x is not None:
                 return k, x
     return None, 0

@@ -6,24 +6,22 @@
 // gradients of the weights have taken them up: dW_h += hᵀ dr, dW_x += xᵀ du, db += Σ du,
 // dx = du W_xᵀ. Every entry is summed in the same order for any number of threads.
 
-enum {
-  QUAD = 4,
-  COLUMNS = QUAD * LANES,
-  VECTORS_OF_GATES = G * BLOCKS,
-  QUADS = (VECTORS_OF_GATES + QUAD - 1) / QUAD,
-  DEPTH = QUADS * COLUMNS,  // of the packed transposes: gates padded to vectors, vectors to QUAD
-  WIDE_H = BLOCKS >= 4 ? 4 : BLOCKS >= 2 ? 2 : 1,
-  PANELS_H = (BLOCKS + WIDE_H - 1) / WIDE_H,
-  BLOCKS_X = (D + LANES - 1) / LANES,
-  WIDE_X = BLOCKS_X >= 4 ? 4 : BLOCKS_X >= 2 ? 2 : 1,
-  PANELS_X = (BLOCKS_X + WIDE_X - 1) / WIDE_X,
-  NARROW = D > 0 && D <= 4,  // so few features that a vector of them would be mostly empty
-  FIT_H = (REGISTERS - WIDE_H - 1) / WIDE_H,
-  HIGHEST_H = FIT_H > 8 ? 8 : FIT_H,
-  FIT_X = (REGISTERS - WIDE_X - 1) / WIDE_X,
-  HIGHEST_X = FIT_X > 8 ? 8 : FIT_X,
-  HIGHEST_W = (REGISTERS - QUAD - 1) / QUAD,
-};
+constexpr int QUAD = 4;
+constexpr int COLUMNS = QUAD * LANES;
+constexpr int VECTORS_OF_GATES = G * BLOCKS;
+constexpr int QUADS = (VECTORS_OF_GATES + QUAD - 1) / QUAD;
+constexpr int DEPTH = QUADS * COLUMNS;  // of the packed transposes: gates padded to vectors, vectors to QUAD
+constexpr int WIDE_H = BLOCKS >= 4 ? 4 : BLOCKS >= 2 ? 2 : 1;
+constexpr int PANELS_H = (BLOCKS + WIDE_H - 1) / WIDE_H;
+constexpr int BLOCKS_X = (D + LANES - 1) / LANES;
+constexpr int WIDE_X = BLOCKS_X >= 4 ? 4 : BLOCKS_X >= 2 ? 2 : 1;
+constexpr int PANELS_X = (BLOCKS_X + WIDE_X - 1) / WIDE_X;
+constexpr int NARROW = D > 0 && D <= 4;  // so few features that a vector of them would be mostly empty
+constexpr int FIT_H = (REGISTERS - WIDE_H - 1) / WIDE_H;
+constexpr int HIGHEST_H = FIT_H > 8 ? 8 : FIT_H;
+constexpr int FIT_X = (REGISTERS - WIDE_X - 1) / WIDE_X;
+constexpr int HIGHEST_X = FIT_X > 8 ? 8 : FIT_X;
+constexpr int HIGHEST_W = (REGISTERS - QUAD - 1) / QUAD;
 
 struct Backward {
   Travel travel;

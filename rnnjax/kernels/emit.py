@@ -59,9 +59,9 @@ def _sizes(d: Description) -> str:
     }  # fmt: skip
     places = [d.apart.index(g) if g in d.apart else -1 for g in range(d.gates)]
     return (
-        f"enum {{ {', '.join(f'{name} = {size}' for name, size in sizes.items())} }};\n"
+        f"constexpr int {', '.join(f'{name} = {size}' for name, size in sizes.items())};\n"
         f"// Where the input's part of a gate stands that update reads apart; −1: with the sum.\n"
-        f"static constexpr int APART[] = {{{', '.join(map(str, places))}}};\n"
+        f"constexpr int APART[] = {{{', '.join(map(str, places))}}};\n"
     )
 
 
@@ -104,8 +104,6 @@ def _body(d: Description, program: Program, outputs: list[str]) -> str:
 
 def _value(d: Description, op: Op) -> str:
     inputs = [_symbol(d, symbol) for symbol in op.inputs]
-    if op.name in ("eq", "ne") and _is_truth(d, op.inputs):
-        return f"{'~' if op.name == 'ne' else ''}same({inputs[0]}, {inputs[1]})"
     if op.name in INFIX:
         return f"{inputs[0]} {INFIX[op.name]} {inputs[1]}"
     if op.name in FUNCTIONS:
@@ -127,12 +125,6 @@ def _value(d: Description, op: Op) -> str:
                 else f"nonzero({inputs[0]})"
             )
     raise AssertionError(f"{op.name} is in ARITHMETIC, but not here")
-
-
-def _is_truth(d: Description, symbols: tuple) -> bool:
-    flags = {f"s{k}" for k in d.flags}
-    produced = {op.output for p in (d.forward, d.backward) for op in p.ops if op.boolean}
-    return any(isinstance(s, bool) or s in flags | produced for s in symbols)
 
 
 def _symbol(d: Description, symbol: Symbol) -> str:

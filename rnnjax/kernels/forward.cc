@@ -5,13 +5,11 @@
 // Weights are packed into panels, each WIDE vectors wide: U vectors of hidden units with all their
 // gates side by side, so that update finds what it reads in the registers where it was summed up.
 
-enum {
-  WIDE = U * G,
-  WIDTH = WIDE * LANES,
-  PANELS = (N + U * LANES - 1) / (U * LANES),
-  FIT = (REGISTERS - WIDE - 1) / WIDE,  // rows, of which the sums stay in registers
-  HIGHEST = FIT < 1 ? 1 : FIT > 8 ? 8 : FIT,
-};
+constexpr int WIDE = U * G;
+constexpr int WIDTH = WIDE * LANES;
+constexpr int PANELS = (N + U * LANES - 1) / (U * LANES);
+constexpr int FIT = (REGISTERS - WIDE - 1) / WIDE;  // rows, of which the sums stay in registers
+constexpr int HIGHEST = FIT < 1 ? 1 : FIT > 8 ? 8 : FIT;
 
 struct Forward {
   Travel travel;

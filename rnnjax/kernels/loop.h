@@ -9,13 +9,11 @@
 
 #include "xla/ffi/api/c_api.h"
 
-enum {
-  BLOCKS = (N + LANES - 1) / LANES,  // vectors of one gate
-  APARTS = APART_COUNT ? APART_COUNT : 1,
-  STREAMS_ = STREAMS ? STREAMS : 1,
-  VECTORS_ = VECTORS ? VECTORS : 1,
-  GN = G * N,
-};
+constexpr int BLOCKS = (N + LANES - 1) / LANES;  // vectors of one gate
+constexpr int APARTS = APART_COUNT ? APART_COUNT : 1;
+constexpr int STREAMS_ = STREAMS ? STREAMS : 1;
+constexpr int VECTORS_ = VECTORS ? VECTORS : 1;
+constexpr int GN = G * N;
 
 // --- threads ---
 

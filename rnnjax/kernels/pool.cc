@@ -15,7 +15,7 @@ typedef void (*Work)(int, int, void*);
 
 namespace {
 
-enum { PATIENCE = 20000 };  // turns of waiting, about 0.1 ms, before a thread goes to sleep
+constexpr int PATIENCE = 20000;  // turns of waiting, about 0.1 ms, before a thread goes to sleep
 
 void pause_briefly() {
 #if defined(__x86_64__)

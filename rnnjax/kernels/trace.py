@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from rnnjax.array_typing import Array, Params, PyTree
 from rnnjax.cell import Cell, Gated
 from rnnjax.kernels import products
-from rnnjax.kernels.program import NotElementwise, Program, blocks_of, trace
+from rnnjax.kernels.program import NotElementwise, Program, Symbol, blocks_of, trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,79 +219,87 @@ _DENSE = "its recurrent product has to be the default, one dense matrix times th
 _INSTEAD = "Use Sequential(defer=True), which takes any product"
 
 
-def _programs(step: _Step, reads: Reads, features: int) -> Description:
-    """Trace update and its derivative."""
-    n, gates, vectors = step.units, step.gates, [step.params[k] for k in reads.vectors]
+class _Leaves:
+    """What update reads, leaf by leaf, with a name for each block."""
 
-    def update(p: list, c: list, u: list, r: Any) -> list[Array]:
-        leaves = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in step.params]
-        for k, leaf in zip(reads.vectors, p, strict=True):
-            leaves[k] = leaf
-        return step.update(leaves, c, u, r)
+    def __init__(self, step: _Step, reads: Reads):
+        n, self.step, self.reads = step.units, step, reads
+        self.vectors = [step.params[k] for k in reads.vectors]
+        self.streams = [step.u[k] for k in reads.streams]
+        self.c = _names("c", step.carry, n)
+        self.p = _names("p", self.vectors, n)
+        self.s = _names("s", self.streams, n)
+        self.u = [["unread"] * blocks_of(leaf.shape, n) for leaf in step.u]
+        for k, names in zip(reads.streams, self.s, strict=True):
+            self.u[k] = names
+        if reads.projected is not None:
+            self.u[reads.projected] = [f"u{g}" for g in range(step.gates)]
+        parts = self.vectors, step.carry, step.u, step.r[0]
+        self.shapes, self.structure = jax.tree.flatten(parts)
+        self.names = [*self.p, *self.c, *self.u, [f"r{g}" for g in range(step.gates)]]
+        self.smooth = [k for k, a in enumerate(self.shapes) if jnp.issubdtype(a.dtype, jnp.inexact)]
 
-    def flat(*leaves: Any) -> list[Array]:
-        return update(*jax.tree.unflatten(structure, leaves))
+    def update(self, *leaves: Any) -> list[Array]:
+        """Return the leaves of the next carry; of params, what is not read may be anything."""
+        vectors, carry, u, r = self.structure.unflatten(leaves)
+        params = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in self.step.params]
+        return self.step.update(_put(params, self.reads.vectors, vectors), carry, u, r)
 
-    arguments, structure = jax.tree.flatten((vectors, step.carry, step.u, step.r[0]))
-    count = lambda leaves: sum(blocks_of(leaf.shape, n) for leaf in leaves)  # noqa: E731
-    streams = [step.u[k] for k in reads.streams]
-    u_names = [["unread"] * blocks_of(leaf.shape, n) for leaf in step.u]
-    for k, own in zip(reads.streams, _names("s", streams, n), strict=True):
-        u_names[k] = own
-    if reads.projected is not None:
-        u_names[reads.projected] = [f"u{g}" for g in range(gates)]
-    names = [
-        *_names("p", vectors, n),
-        *_names("c", step.carry, n),
-        *u_names,
-        [f"r{g}" for g in range(gates)],
-    ]
-    forward = trace(flat, names, arguments, n)
-
-    smooth = [k for k, a in enumerate(arguments) if jnp.issubdtype(a.dtype, jnp.inexact)]
-
-    def pull_back(*leaves: Any) -> tuple:
-        own, cotangents = list(leaves[: len(arguments)]), list(leaves[len(arguments) :])
+    def pull_back(self, *leaves: Any) -> tuple:
+        """Return the cotangents of the smooth leaves; the last of the leaves are those arriving."""
+        own, arriving = list(leaves[: len(self.shapes)]), list(leaves[len(self.shapes) :])
 
         def of_smooth(*some: Any) -> list[Array]:
-            return flat(*_put(own, smooth, some))
+            return self.update(*_put(own, self.smooth, some))
 
-        return jax.vjp(of_smooth, *(own[k] for k in smooth))[1](cotangents)
+        return jax.vjp(of_smooth, *(own[k] for k in self.smooth))[1](arriving)
 
-    ct_names = _names("ct", step.carry, n)
-    backward = trace(pull_back, [*names, *ct_names], [*arguments, *step.carry], n, shares=True)
-    cotangents = dict(zip(_flatten(names[k] for k in smooth), backward.outputs, strict=True))
+    def cotangents(self, backward: Program) -> dict[str, Symbol]:
+        """Return the cotangent of each name."""
+        names = _flatten(self.names[k] for k in self.smooth)
+        return dict(zip(names, backward.outputs, strict=True))
 
-    apart = tuple(
-        g
-        for g in range(gates)
-        if reads.projected is None or not _is_sum(forward, backward, cotangents, g)
-    )
-    forward, backward = (_preactivations(p, gates, apart, reads) for p in (forward, backward))
-    cotangents = dict(zip(_flatten(names[k] for k in smooth), backward.outputs, strict=True))
-    of_v = [f"u{g}" for g in apart] if reads.projected is not None else []
-    kept = [
-        *_flatten(_names("c", step.carry, n)),
-        *(f"r{g}" for g in range(gates)),
-        *of_v,
-        *(name for name in _flatten(_names("s", streams, n))),
-        *_flatten(_names("p", vectors, n)),
-    ]
+
+def _programs(step: _Step, reads: Reads, features: int) -> Description:
+    """Trace update and its derivative."""
+    n, leaves = step.units, _Leaves(step, reads)
+    forward = trace(leaves.update, leaves.names, leaves.shapes, n)
+    names = [*leaves.names, *_names("ct", step.carry, n)]
+    backward = trace(leaves.pull_back, names, [*leaves.shapes, *step.carry], n, shares=True)
+    apart = _apart(leaves, forward, backward)
+    forward, backward = (_preactivations(p, step.gates, apart) for p in (forward, backward))
+
+    projected = reads.projected is not None
+    kept = _flatten([
+        *leaves.c,
+        [f"r{g}" for g in range(step.gates)],
+        [f"u{g}" for g in apart if projected],
+        *leaves.s,
+        *leaves.p,
+    ])  # fmt: skip
+    found = leaves.cotangents(backward)
+    pairs = zip(leaves.streams, leaves.s, strict=True)
     return Description(
         units=n,
         features=features,
-        gates=gates,
-        apart=apart if reads.projected is not None else (),
+        gates=step.gates,
+        apart=apart if projected else (),
         carries=len(step.carry),
         hidden=step.hidden(),
-        streams=count(streams),
-        flags=tuple(
-            int(name[1:]) for k in reads.streams if step.u[k].dtype == bool for name in u_names[k]
-        ),
-        vectors=count(vectors),
+        streams=len(_flatten(leaves.s)),
+        flags=tuple(int(name[1:]) for leaf, own in pairs if leaf.dtype == bool for name in own),
+        vectors=len(_flatten(leaves.p)),
         forward=forward,
-        backward=Program(backward.ops, tuple(cotangents.get(name, 0.0) for name in kept)),
+        backward=Program(backward.ops, tuple(found.get(name, 0.0) for name in kept)),
     )
+
+
+def _apart(leaves: _Leaves, forward: Program, backward: Program) -> tuple[int, ...]:
+    """Return the gates of which update reads more than u + r, or of which u is a stream."""
+    gates, found = range(leaves.step.gates), leaves.cotangents(backward)
+    if leaves.reads.projected is None:
+        return tuple(gates)
+    return tuple(g for g in gates if not _is_sum(forward, backward, found, g))
 
 
 def _names(letter: str, leaves: list, units: int) -> list[list[str]]:
@@ -308,7 +316,8 @@ def _flatten(lists: Any) -> list[str]:
     return [name for own in lists for name in own]
 
 
-def _put(leaves: list, places: list[int], values: Any) -> list:
+def _put(leaves: list, places: Any, values: Any) -> list:
+    """Return the leaves with other values in some places."""
     changed = dict(zip(places, values, strict=True))
     return [changed.get(k, leaf) for k, leaf in enumerate(leaves)]
 
@@ -329,11 +338,10 @@ def _is_sum(forward: Program, backward: Program, cotangents: dict, g: int) -> bo
     return _sum_of(forward, g) is not None and backwards and one
 
 
-def _preactivations(program: Program, gates: int, apart: tuple, reads: Reads) -> Program:
+def _preactivations(program: Program, gates: int, apart: tuple[int, ...]) -> Program:
     """Give what a gate reads its name: z, and v for the input's part of a gate kept apart."""
     names = {f"r{g}": f"z{g}" for g in apart}
-    if reads.projected is not None:
-        names |= {f"u{g}": f"v{k}" for k, g in enumerate(apart)}
+    names |= {f"u{g}": f"v{k}" for k, g in enumerate(apart)}
     for g in set(range(gates)) - set(apart):
         if total := _sum_of(program, g):
             names[total] = f"z{g}"

@@ -5,13 +5,17 @@
 #include <cstring>
 
 #if defined(__AVX512F__)
-enum { LANES = 16, REGISTERS = 32 };
+constexpr int LANES = 16;
+constexpr int REGISTERS = 32;
 #elif defined(__AVX__)
-enum { LANES = 8, REGISTERS = 16 };
+constexpr int LANES = 8;
+constexpr int REGISTERS = 16;
 #elif defined(__aarch64__)
-enum { LANES = 4, REGISTERS = 32 };
+constexpr int LANES = 4;
+constexpr int REGISTERS = 32;
 #else
-enum { LANES = 4, REGISTERS = 16 };
+constexpr int LANES = 4;
+constexpr int REGISTERS = 16;
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -59,7 +63,6 @@ INLINE vec zero_beyond(vec x, int j) {
   return x;
 }
 
-INLINE truth both(truth a, truth b) { return a & b; }
 INLINE vec choose(truth which, vec a, vec b) { return which ? a : b; }
 INLINE truth is_nan(vec x) { return x != x; }
 INLINE vec maximum(vec a, vec b) { return choose((a > b) | is_nan(a), a, b); }
@@ -75,7 +78,6 @@ INLINE vec sign(vec x) {
 }
 INLINE vec number(truth x) { return choose(x, fill(1.f), fill(0.f)); }
 INLINE truth nonzero(vec x) { return x != fill(0.f); }
-INLINE truth same(truth a, truth b) { return a == b; }
 
 INLINE float sum(vec x) {
   float total = 0;

@@ -1,6 +1,8 @@
 """Code blocks in the README, the docs and the docstrings are tests."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from typing import Any
 
@@ -8,6 +10,11 @@ from sybil import Sybil
 from sybil.document import PythonDocStringDocument
 from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
+
+if "RNNJAX_CACHE" not in os.environ:
+    # One for all processes of a run, which inherit it; nothing is left in the home.
+    os.environ["RNNJAX_CACHE"] = tempfile.mkdtemp(prefix="rnnjax-kernels-")
+    atexit.register(shutil.rmtree, os.environ["RNNJAX_CACHE"], ignore_errors=True)
 
 
 def enter_new_folder(namespace: dict[str, Any]) -> None:

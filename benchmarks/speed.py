@@ -40,8 +40,9 @@ from benchmarks.speed_models import (
 from benchmarks.speed_rows import FORWARD, TRAINING
 from benchmarks.speed_torch import Torch
 from benchmarks.speed_words import summarise, tabulate
-from rnnjax import interop
+from rnnjax import checks, interop
 from rnnjax.array_typing import Array
+from rnnjax.kernels import build
 
 GRID = (
     (256, 32, 256, 256),
@@ -205,6 +206,8 @@ def prepare(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return "out of memory"
+    except (checks.Refusal, build.BuildError) as error:
+        return str(error).splitlines()[0]
     if (seconds := time.perf_counter() - begin) > CALL_SECONDS:
         return f"a call takes {seconds:.0f} s; the bound is {CALL_SECONDS} s"
     ready = Ready(timing.turn(program.call), program.compile_seconds, program.peak_bytes)

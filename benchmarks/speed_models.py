@@ -30,6 +30,7 @@ STRATEGIES: dict[str, Strategy] = {
     "Sequential(hoist=True, block=16, defer=True)": rnnjax.Sequential(
         hoist=True, block=16, defer=True
     ),
+    "Fused()": rnnjax.Fused(),
     "Chunked()": rnnjax.Chunked(),
     "Unrolled()": rnnjax.Unrolled(),
 }

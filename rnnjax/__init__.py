@@ -43,6 +43,7 @@ from rnnjax.recurrence import Recurrence, Strategy
 from rnnjax.scan import initial_carry, scan, sequence_noise, step, with_keys
 from rnnjax.strategies.auto import Auto
 from rnnjax.strategies.chunked import Chunked
+from rnnjax.strategies.fused import Fused
 from rnnjax.strategies.sequential import Sequential
 from rnnjax.strategies.unrolled import Unrolled
 from rnnjax.wrappers import (
@@ -87,6 +88,7 @@ __all__ = [
     "Dropout",
     "DropoutMasks",
     "Elman",
+    "Fused",
     "GRUResetBefore",
     "Gated",
     "GatedCell",

@@ -479,10 +479,19 @@ def strategy_per_layer(owner: str, cell: Any, cells: Any, strategies: tuple) -> 
         )
 
 
+class Refusal(ValueError):
+    """A strategy cannot run a cell."""
+
+
 def refused(owner: str, cell: Any, strategy: Any, reason: str | None) -> None:
     """Refuse a strategy that cannot run the cell, with the reason that it gives."""
     if reason is not None:
-        raise ValueError(f"{owner}: {describe(strategy)} cannot run {describe(cell)}: {reason}")
+        raise refusal(owner, cell, strategy, reason)
+
+
+def refusal(owner: str, cell: Any, strategy: Any, reason: str) -> Refusal:
+    """Return the error of a strategy that cannot run a cell."""
+    return Refusal(f"{owner}: {describe(strategy)} cannot run {describe(cell)}: {reason}")
 
 
 def as_shapes(in_dim: Any) -> PyTree:

@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import rnnjax
 from rnnjax.array_typing import Array, Carry, InDim, Key, Params, PyTree
 from rnnjax.cell import feed, hand_down, one_step, with_context
 from rnnjax.checks import as_shapes, features
+from rnnjax.kernels import build
 from rnnjax.testing import FAST_COMPILATION, random_like
 
 T, B, D, N, S = 5, 4, 3, 5, 6
@@ -127,9 +129,20 @@ RUNNERS: dict[str, rnnjax.Strategy] = {
 DEFERRED: dict[str, rnnjax.Strategy] = {"sequential_defer": rnnjax.Sequential(defer=True)}
 """With every gated cell."""
 
+FUSED: dict[str, rnnjax.Strategy] = {"fused": rnnjax.Fused()}
+"""With every cell of ``FUSIBLE``, where there is a C++ compiler."""
+
+FUSIBLE = (
+    "elman", "elman_relu", "lstm", "gru", "li_gru", "mgu", "janet", "minimal_rnn",
+    "peephole_lstm", "coupled_lstm", "ctrnn", "residual", "zoneout", "highway", "dropout",
+    "carries",
+)  # fmt: skip
+"""Gated cells with the default product and an elementwise update."""
+
 STRATEGIES: dict[str, rnnjax.Strategy] = {
     **RUNNERS,
     **DEFERRED,
+    **FUSED,
     "sequential_defer_hoist": rnnjax.Sequential(defer=True, hoist=True, unroll=2),
     "chunked_defer": rnnjax.Chunked(size=2, inside=rnnjax.Sequential(defer=True)),
     "sequential_block": rnnjax.Sequential(hoist=True, block=2),
@@ -144,7 +157,14 @@ STRATEGIES: dict[str, rnnjax.Strategy] = {
 """With other options, and with what hands on to one of them: on two cells."""
 
 GATED = [name for name, cell in CELLS.items() if cell.gated() is not None]
-OPTIONS = STRATEGIES.keys() - RUNNERS.keys() - DEFERRED.keys()
+OPTIONS = STRATEGIES.keys() - RUNNERS.keys() - DEFERRED.keys() - FUSED.keys()
+
+
+def skip_without_compiler(strategy: str = "fused") -> None:
+    """Skip a test of ``Fused`` where kernels cannot be compiled."""
+    if strategy in FUSED and (reason := build.missing()):
+        pytest.skip(f"no kernels: {reason}")
+
 
 REPRESENTATIVES = ("zoneout", "gru")
 """For what is tested once a strategy: an LSTM under a stochastic wrapper, and a plain cell."""

@@ -18,11 +18,13 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import rnnjax
+from rnnjax.kernels import build
 from rnnjax.testing import TOLERANCE, largest_difference
 from tests.cases import (
     CELLS,
     CONTRACT,
     DEFERRED,
+    FUSED,
     GATED,
     IN_DIMS,
     REPRESENTATIVES,
@@ -181,6 +183,19 @@ def check_collectives_of_jit(name: str, label: str, strategy: rnnjax.Strategy) -
     assert_none_inside(step, c, f"{name}, {label}, sharded jit")
 
 
+def check_rows_stay(name: str) -> None:
+    """A kernel takes each device's own rows: in a sharded jit nothing but sums goes between."""
+    c = draw(CELLS[name], TIME, BATCH, IN_DIMS.get(name, D))
+    mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
+    placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(c))
+    step = jax.jit(value_and_grad(c.cell, FUSED["fused"]), in_shardings=placed)
+    text = step.lower(*arrays_of(c)).compile().as_text()
+    found = {match[0] for match in COLLECTIVES.findall(text)}
+    assert found == {"all-reduce"}, (name, found)
+    assert "rnnjax_forward" in text
+    assert "rnnjax_backward" in text
+
+
 def assert_none_inside(step, c: Case, words: str) -> None:
     text = step.lower(*arrays_of(c)).compile().as_text()
     assert COLLECTIVES.search(text), "the weights' gradients must be summed somewhere"
@@ -219,6 +234,12 @@ if __name__ == "__main__":
             check_values(name, label, strategy)
     for name, label in PAIRS:
         check_collectives(name, label, (RUNNERS | DEFERRED)[label])
+    if build.missing() is None:
+        for name in REPRESENTATIVES:
+            check_values(name, "fused", FUSED["fused"])
+            check_collectives(name, "fused", FUSED["fused"])
+            check_collectives_of_jit(name, "fused", FUSED["fused"])
+            check_rows_stay(name)
     for label, strategy in DEFERRED.items():
         for name in GATED:
             check_collectives_of_jit(name, label, strategy)

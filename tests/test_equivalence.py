@@ -16,6 +16,8 @@ from tests.cases import (
     CELLS,
     CONTRACT,
     DEFERRED,
+    FUSED,
+    FUSIBLE,
     GATED,
     IN_DIMS,
     OPTIONS,
@@ -26,6 +28,7 @@ from tests.cases import (
     case,
     everything,
     oracle,
+    skip_without_compiler,
 )
 
 
@@ -49,11 +52,13 @@ def run(c: Case, strategy: Any) -> tuple:
 PAIRS = [(cell, strategy) for cell in CELLS.keys() - CONTRACT for strategy in RUNNERS]
 PAIRS += [(cell, "sequential") for cell in CONTRACT]
 PAIRS += [(cell, strategy) for cell in set(GATED) - set(CONTRACT) for strategy in DEFERRED]
+PAIRS += [(cell, strategy) for cell in set(FUSIBLE) - set(CONTRACT) for strategy in FUSED]
 PAIRS += [(cell, strategy) for cell in REPRESENTATIVES for strategy in OPTIONS]
 
 
 @pytest.mark.parametrize(("cell", "strategy"), sorted(PAIRS))
 def test_values_carries_and_gradients_agree_with_plain_loops(cell, strategy):
+    skip_without_compiler(strategy)
     results, gradients = run(case(cell), STRATEGIES[strategy])
     expected, expected_gradients = oracle(cell)
     for name, expected_result in expected.items():
@@ -100,8 +105,9 @@ def test_in_reverse_the_later_part_comes_first(cell):
     assert largest_difference(part(slice(None), c.carry), joined) < TOLERANCE["float32"]
 
 
-@pytest.mark.parametrize("strategy", RUNNERS | DEFERRED)
+@pytest.mark.parametrize("strategy", RUNNERS | DEFERRED | FUSED)
 def test_one_step(strategy):
+    skip_without_compiler(strategy)
     c = case("zoneout", time=1)
 
     def one(strategy: rnnjax.Strategy) -> tuple:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from rnnjax.kernels import build
 from tests.cases import CELLS, CONTRACT, DEFERRED, GATED, REPRESENTATIVES, RUNNERS
 
 
@@ -22,11 +23,11 @@ def test_every_cell_and_strategy_on_eight_devices():
     lines = result.stdout.splitlines()
     values = [line for line in lines if line.startswith("values:")]
     collectives = [line for line in lines if line.startswith("collectives:")]
-    merged = 2
-    assert len(values) == len(REPRESENTATIVES) * len(RUNNERS | DEFERRED) + merged
-    # Deferred, in shard_map and in a sharded jit.
+    merged, fused = 2, len(REPRESENTATIVES) * (build.missing() is None)
+    assert len(values) == len(REPRESENTATIVES) * len(RUNNERS | DEFERRED) + merged + fused
+    # Deferred and fused, in shard_map and in a sharded jit; merged in a sharded jit.
     plain = len(CELLS.keys() - CONTRACT) * len(RUNNERS) + len(CONTRACT)
-    assert len(collectives) == plain + 2 * len(GATED) + merged
+    assert len(collectives) == plain + 2 * len(GATED) + merged + 2 * fused
 
 
 def test_training_on_eight_devices_is_training_on_one(tmp_path):

@@ -11,12 +11,14 @@ from rnnjax.testing import TOLERANCE, largest_difference, random_like
 from tests.cases import (
     CELLS,
     DEFERRED,
+    FUSED,
     REPRESENTATIVES,
     RUNNERS,
     STRATEGIES,
     case,
     everything,
     scalar,
+    skip_without_compiler,
 )
 from tests.cases import oracle as oracle_of
 
@@ -64,8 +66,9 @@ def reference(name):
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
-@pytest.mark.parametrize("strategy", RUNNERS | DEFERRED)
+@pytest.mark.parametrize("strategy", RUNNERS | DEFERRED | FUSED)
 def test_transforms(name, strategy):
+    skip_without_compiler(strategy)
     got, expected = transformed(name, STRATEGIES[strategy]), reference(name)
     for transform in expected:
         difference = largest_difference(expected[transform], got[transform])

@@ -62,6 +62,14 @@ def is_dense(cell: Cell, params: Params, x: PyTree) -> bool:
     return found[0] is not None and found[0].bias is None
 
 
+def other_dtype(cell: Cell, params: Params, x: PyTree) -> str | None:
+    """Return the dtype of floating point, if any but float32, in which the product is taken."""
+    closed = jax.make_jaxpr(_mix(cell))(params, _mixed(cell, params, x))
+    dtypes = {v.aval.dtype for equation in closed.jaxpr.eqns for v in equation.invars}
+    other = [d.name for d in dtypes if jnp.issubdtype(d, jnp.floating) and d != jnp.float32]
+    return min(other, default=None)
+
+
 def recurrent_kernel(cell: Cell, params: Params, x: PyTree) -> Array:
     """Return W_h (N, G·N); x is shapes."""
     found = _recurrent(cell, params, x)
@@ -74,17 +82,30 @@ def _encoder(cell: Cell, k: int) -> Callable:
 
 
 def _recurrent(cell: Cell, params: Params, x: PyTree) -> Product | None:
+    found = _product(_mix(cell), params, _mixed(cell, params, x))
+    return found if found and found.leaf == 0 else None
+
+
+def _mix(cell: Cell) -> Callable:
     gated = cell.gated()
     assert gated is not None, "a plain cell is refused before it gets here"
-    u = jax.eval_shape(cell.encode, params, x)
-    h = jax.eval_shape(lambda params: gated.hidden(cell.initial_carry(params)), params)
 
     def mix(params: Params, h_and_u: tuple) -> Array:
         (r,) = jax.tree.leaves(gated.mix(params, *h_and_u))
         return r
 
-    found = _product(mix, params, (h, u))
-    return found if found and found.leaf == 0 else None
+    return mix
+
+
+def _mixed(cell: Cell, params: Params, x: PyTree) -> tuple[PyTree, PyTree]:
+    """Return the shapes of the hidden vector and of u."""
+    gated = cell.gated()
+    assert gated is not None, "a plain cell is refused before it gets here"
+
+    def parts(params: Params, x: PyTree) -> tuple[PyTree, PyTree]:
+        return gated.hidden(cell.initial_carry(params)), cell.encode(params, x)
+
+    return jax.eval_shape(parts, params, x)
 
 
 class _Input(NamedTuple):
@@ -92,6 +113,9 @@ class _Input(NamedTuple):
 
     leaf: int
 
+
+SAME_NUMBERS = {"convert_element_type", "copy", "mesh_cast", "pcast", "pvary", "reshard"}
+"""What leaves the numbers as they are, in another place or of another type."""
 
 UNKNOWN = object()
 """What depends on x in another way."""
@@ -145,7 +169,7 @@ def _evaluate(equation: Any, arguments: list) -> list:
 def _symbolic(equation: Any, arguments: list) -> Any:
     name, out = equation.primitive.name, equation.outvars[0].aval
     match arguments:
-        case [_Input() | Product() as x] if name == "convert_element_type":
+        case [_Input() | Product() as x] if name in SAME_NUMBERS:
             return x if out.dtype == equation.invars[0].aval.dtype else UNKNOWN
         case [_Input() as x, kernel] if name == "dot_general" and _is_dense(equation):
             return UNKNOWN if kernel is UNKNOWN else Product(x.leaf, kernel, None)

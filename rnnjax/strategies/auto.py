@@ -13,8 +13,9 @@ from rnnjax.array_typing import Carry, Params, PyTree
 from rnnjax.cell import Cell, Keyed, one_step, with_context
 from rnnjax.recurrence import Recurrence, Strategy, execute, row_of
 from rnnjax.strategies.chunked import Chunked
+from rnnjax.strategies.fused import Fused, unavailable
 from rnnjax.strategies.gates import recurrent_shapes
-from rnnjax.strategies.measured import MEASURED
+from rnnjax.strategies.measured import MEASURED, WITHOUT_KERNELS
 from rnnjax.strategies.sequential import Sequential
 
 
@@ -96,13 +97,16 @@ class Auto(Strategy):
         return strategy, f"{words}; {why}"
 
 
-def _fastest(cell: Cell, row_params: Params, x: PyTree, batch: int) -> tuple[Sequential, str]:
+def _fastest(cell: Cell, row_params: Params, x: PyTree, batch: int) -> tuple[Strategy, str]:
     """Return what was fastest for the nearest sizes."""
     if cell.gated() is None:
         return Sequential(), "a plain cell is run step by step"
     sizes = _sizes(cell, row_params, x, batch)
     nearest = Sizes(*min(MEASURED, key=functools.partial(_distance, sizes)))
-    return MEASURED[nearest], f"of the sizes that were measured, {nearest} is the nearest"
+    words = f"of the sizes that were measured, {nearest} is the nearest"
+    if isinstance(MEASURED[nearest], Fused) and (why := unavailable(cell, row_params, x)):
+        return WITHOUT_KERNELS[nearest], f"{words}, and Fused() cannot be used: {why}"
+    return MEASURED[nearest], words
 
 
 class Sizes(NamedTuple):

@@ -20,7 +20,7 @@ from rnnjax.array_typing import Array, PyTree
 from rnnjax.cell import product
 from rnnjax.kernels.products import input_kernel, input_leaf, is_dense, recurrent_kernel
 from rnnjax.recurrence import Inputs, Recurrence, row_of
-from rnnjax.strategies.gates import count_gates
+from rnnjax.strategies.gates import count_gates, recurrent_shapes
 from rnnjax.strategies.reads import Reads, gated_of
 
 Products = Callable[[Inputs, PyTree], tuple[PyTree, PyTree]]
@@ -61,9 +61,9 @@ def _are_dense(recurrence: Recurrence) -> bool:
     if "context" in recurrence.params or not isinstance(recurrence.inputs.x, jax.Array):
         return False
     row = recurrence.params, row_of(recurrence.inputs.x, 2)
-    u = jax.eval_shape(recurrence.cell.encode, *row)
-    one_array = isinstance(u, jax.ShapeDtypeStruct)
-    known = one_array and input_leaf(recurrence.cell, *row, 0) is not None
+    parts = jax.eval_shape(recurrence.cell.encode, *row), *recurrent_shapes(recurrence.cell, *row)
+    arrays = all(isinstance(part, jax.ShapeDtypeStruct) for part in parts)
+    known = arrays and input_leaf(recurrence.cell, *row, 0) is not None
     return known and is_dense(recurrence.cell, *row)
 
 

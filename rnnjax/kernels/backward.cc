@@ -1,0 +1,413 @@
+// The same loop backwards: from cotangents of what it returned to those of what it read.
+//
+// Step by step, the derivative of update gives du, the cotangents of the preactivations (and dr, of
+// their recurrent part, where a gate reads the two apart), and dr W_hᵀ goes on to the step before.
+// The cotangents of a block of steps stay in the cache, panel by panel of QUAD vectors, until the
+// gradients of the weights have taken them up: dW_h += hᵀ dr, dW_x += xᵀ du, db += Σ du,
+// dx = du W_xᵀ. Every entry is summed in the same order for any number of threads.
+
+constexpr int QUAD = 4;
+constexpr int COLUMNS = QUAD * LANES;
+constexpr int VECTORS_OF_GATES = G * BLOCKS;
+constexpr int QUADS = (VECTORS_OF_GATES + QUAD - 1) / QUAD;
+constexpr int DEPTH = QUADS * COLUMNS;  // of the packed transposes: gates padded to vectors, vectors to QUAD
+constexpr int WIDE_H = BLOCKS >= 4 ? 4 : BLOCKS >= 2 ? 2 : 1;
+constexpr int PANELS_H = (BLOCKS + WIDE_H - 1) / WIDE_H;
+constexpr int BLOCKS_X = (D + LANES - 1) / LANES;
+constexpr int WIDE_X = BLOCKS_X >= 4 ? 4 : BLOCKS_X >= 2 ? 2 : 1;
+constexpr int PANELS_X = (BLOCKS_X + WIDE_X - 1) / WIDE_X;
+constexpr int NARROW = D > 0 && D <= 4;  // so few features that a vector of them would be mostly empty
+constexpr int FIT_H = (REGISTERS - WIDE_H - 1) / WIDE_H;
+constexpr int HIGHEST_H = FIT_H > 8 ? 8 : FIT_H;
+constexpr int FIT_X = (REGISTERS - WIDE_X - 1) / WIDE_X;
+constexpr int HIGHEST_X = FIT_X > 8 ? 8 : FIT_X;
+constexpr int HIGHEST_W = (REGISTERS - QUAD - 1) / QUAD;
+
+struct Backward {
+  Travel travel;
+  int block;  // steps of a block
+  int threads;
+  const float *x, *w_x, *w_h, *vectors, *carry, *initial, *streams;
+  const float *states, *memory, *saved, *d_states, *d_memory, *d_last;
+  float *d_x, *d_w_x, *d_b, *d_w_h, *d_vectors, *d_carry, *d_initial, *d_streams;
+  float *transposed_h, *transposed_x, *sums, *before;
+  float *du[2], *dr[2];  // of two blocks in turn, so that one barrier a block is enough
+  Barrier barrier;
+
+  size_t plane() const { return (size_t)travel.B * N; }
+  int block_rows() const { return block * travel.B; }
+};
+
+// A block: steps [begin, end) of the travel, and where their rows lie in time.
+struct Block {
+  int begin, end, first_time;
+
+  int row(const Travel& travel, int i, int b) const {
+    return (travel.time(i) - first_time) * travel.B + b;
+  }
+};
+
+INLINE float* slot(const Backward& f, float* buffer, int row, int v) {
+  return buffer + ((size_t)(v / QUAD) * f.block_rows() + row) * COLUMNS + v % QUAD * LANES;
+}
+
+// w (count, G·N) → panels of (DEPTH, wide vectors), entry (k, j) of a panel being w[j, k].
+static void pack_transposed(const float* w, int count, int wide, float* panels, Range which) {
+  int width = wide * LANES;
+  for (int p = which.begin; p < which.end; p++)
+    for (int v = 0; v < QUADS * QUAD; v++)
+      for (int column = 0; column < width; column++)
+        for (int lane = 0; lane < LANES; lane++) {
+          int j = p * width + column, k = v % BLOCKS * LANES + lane;
+          bool inside = j < count && k < N && v < VECTORS_OF_GATES;
+          panels[((size_t)p * DEPTH + v * LANES + lane) * width + column] =
+              inside ? w[(size_t)j * GN + v / BLOCKS * N + k] : 0.f;
+        }
+}
+
+// The derivative of one step of one row, for hidden units [j, j + LANES).
+static void pull_back_units(const Backward& f, const Block& block, int i, int b, int j, float* du,
+                            float* dr) {
+  const Travel& travel = f.travel;
+  size_t row = travel.row(i, b), own = (size_t)b * N, plane = f.plane();
+  bool reset = travel.reset(i, b), masked = travel.masked(i, b);
+  vec c[C], z[G], v[APARTS], s[STREAMS_], vectors[VECTORS_], ct[C];
+  vec d_c[C], d_z[G], d_v[APARTS], d_s[STREAMS_], d_vectors[VECTORS_];
+  const float* start = reset ? f.initial : f.carry;
+  for (int k = 0, other = 0; k < C; k++) {
+    const float* d = k == HIDDEN ? f.d_states : f.d_memory;
+    size_t at = k == HIDDEN ? row * N : (row * (C - 1) + other) * N;
+    ct[k] = load_some<N>(f.d_carry + k * plane + own, j);
+    if (d) ct[k] += load_some<N>(d + at, j);
+    size_t past = travel.row(i - 1, b);
+    if (reset || i == 0)
+      c[k] = load_some<N>(start + k * plane + own, j);
+    else
+      c[k] = k == HIDDEN ? load_some<N>(f.states + past * N, j)
+                         : load_some<N>(f.memory + (past * (C - 1) + other) * N, j);
+    other += k != HIDDEN;
+  }
+  if (masked) {
+    for (int k = 0; k < C; k++) d_c[k] = ct[k];
+    for (int g = 0; g < G; g++) d_z[g] = fill(0.f);
+    for (int k = 0; k < APARTS; k++) d_v[k] = fill(0.f);
+    for (int k = 0; k < STREAMS_; k++) d_s[k] = fill(0.f);
+    for (int k = 0; k < VECTORS_; k++) d_vectors[k] = fill(0.f);
+  } else {
+    const float* saved = f.saved + row * (G + APART_COUNT) * N;
+    for (int g = 0; g < G; g++) z[g] = load_some<N>(saved + g * N, j);
+    for (int k = 0; k < APART_COUNT; k++) v[k] = load_some<N>(saved + (G + k) * N, j);
+    for (int k = 0; k < STREAMS; k++) s[k] = load_some<N>(f.streams + (row * STREAMS + k) * N, j);
+    for (int k = 0; k < VECTORS; k++) vectors[k] = load_some<N>(f.vectors + k * N, j);
+    pull_back(c, z, v, s, vectors, ct, d_c, d_z, d_v, d_s, d_vectors);
+  }
+
+  int at = block.row(travel, i, b);
+  for (int k = 0; k < C; k++) store_some<N>(f.d_carry + k * plane + own, j, d_c[k]);
+  for (int g = 0; g < G; g++) {
+    int place = g * BLOCKS + j / LANES;
+    vec of_r = zero_beyond<N>(d_z[g], j);
+    store(slot(f, dr, at, place), of_r);
+    if (APART_COUNT)
+      store(slot(f, du, at, place), APART[g] < 0 ? of_r : zero_beyond<N>(d_v[APART[g]], j));
+  }
+  if (f.d_streams)
+    for (int k = 0; k < STREAMS; k++) store_some<N>(f.d_streams + (row * STREAMS + k) * N, j, d_s[k]);
+  if (f.sums)
+    for (int k = 0; k < VECTORS; k++) {
+      float* sum = f.sums + ((size_t)b * VECTORS + k) * BLOCKS * LANES + j;
+      store(sum, load(sum) + d_vectors[k]);
+    }
+  // Of a reset the hidden vector that the product read lies elsewhere: dW_h finds all in one place.
+  if (travel.resets) store_some<N>(f.before + (size_t)at * N, j, c[HIDDEN]);
+}
+
+// d_h += dr W_hᵀ, of some rows and one panel.
+template <int ROWS>
+static void recurrent_tile(const Backward& f, const float* dr, int at, int first, int p) {
+  vec sums[WIDE_H][ROWS] = {};
+  for (int q = 0; q < QUADS; q++) {
+    const float* rows[ROWS];
+    for (int r = 0; r < ROWS; r++)
+      rows[r] = dr + ((size_t)q * f.block_rows() + at + r) * COLUMNS;
+    multiply<WIDE_H, ROWS>(
+        rows, f.transposed_h + ((size_t)p * DEPTH + q * COLUMNS) * WIDE_H * LANES, sums, COLUMNS);
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < WIDE_H; v++) {
+      int j = (p * WIDE_H + v) * LANES;
+      float* d_h = f.d_carry + HIDDEN * f.plane() + (size_t)(first + r) * N;
+      if (j < N) store_some<N>(d_h, j, load_some<N>(d_h, j) + sums[v][r]);
+    }
+}
+
+// Where the carry was replaced, its cotangents are those of the initial carry.
+static void leave_resets(const Backward& f, int i, Range rows, Range units) {
+  size_t bytes = sizeof(float) * (units.end - units.begin);
+  for (int b = rows.begin; b < rows.end; b++) {
+    if (!f.travel.reset(i, b)) continue;
+    for (int k = 0; k < C; k++) {
+      size_t at = k * f.plane() + (size_t)b * N;
+      if (f.d_initial)
+        for (int j = units.begin; j < units.end; j++) f.d_initial[at + j] += f.d_carry[at + j];
+      std::memset(f.d_carry + at + units.begin, 0, bytes);
+    }
+  }
+}
+
+// Rows of a matrix in two places, one after the other.
+struct Rows {
+  const float* first;
+  int first_count;
+  const float* second;
+  int second_count;
+};
+
+// Some rows of a weight's gradient, and QUAD vectors of its columns: += aᵀ du of a whole block.
+template <int ROWS>
+static void weight_tile(Rows a, int width, const float* du, int row, int q, float* out, bool begin) {
+  vec sums[QUAD][ROWS];
+  UNROLL for (int s = 0; s < QUAD; s++) {
+    int v = q * QUAD + s, j = v % BLOCKS * LANES;
+    UNROLL for (int r = 0; r < ROWS; r++) {
+      const float* gate = out + (size_t)(row + r) * GN + v / BLOCKS * N;
+      sums[s][r] = begin || v >= VECTORS_OF_GATES ? fill(0.f) : load_some<N>(gate, j);
+    }
+  }
+  for (int half = 0; half < 2; half++) {
+    const float* from = (half ? a.second : a.first) + row;
+    int count = half ? a.second_count : a.first_count;
+    const float* columns = du + (half ? (size_t)a.first_count * COLUMNS : 0);
+    for (int k = 0; k < count; k++) {
+      vec w[QUAD];
+      UNROLL for (int s = 0; s < QUAD; s++) w[s] = load(columns + (size_t)k * COLUMNS + s * LANES);
+      UNROLL for (int r = 0; r < ROWS; r++) {
+        vec x = fill(from[(size_t)k * width + r]);
+        UNROLL for (int s = 0; s < QUAD; s++) sums[s][r] += w[s] * x;
+      }
+    }
+  }
+  UNROLL for (int s = 0; s < QUAD; s++) {
+    int v = q * QUAD + s, j = v % BLOCKS * LANES;
+    if (v >= VECTORS_OF_GATES) break;
+    UNROLL for (int r = 0; r < ROWS; r++)
+        store_some<N>(out + (size_t)(row + r) * GN + v / BLOCKS * N, j, sums[s][r]);
+  }
+}
+
+static void add_weights(const Backward& f, Rows a, int width, const float* du, Range own, float* out,
+                        bool begin) {
+  for (int q = 0; q < QUADS; q++)
+    for_tiles<HIGHEST_W>(own, [&](int row, int height) {
+      const float* columns = du + (size_t)q * f.block_rows() * COLUMNS;
+      with_height<HIGHEST_W>(height, [&]<int ROWS>() {
+        weight_tile<ROWS>(a, width, columns, row, q, out, begin);
+      });
+    });
+}
+
+static void add_bias(const Backward& f, float* du, int count, Range own, bool begin) {
+  for (int v = own.begin; v < own.end; v++) {
+    int j = v % BLOCKS * LANES;
+    float* gate = f.d_b + v / BLOCKS * N;
+    vec total = begin ? fill(0.f) : load_some<N>(gate, j);
+    for (int row = 0; row < count; row++) total += load(slot(f, du, row, v));
+    store_some<N>(gate, j, total);
+  }
+}
+
+// dx = du W_xᵀ of some rows of a block and one panel of features.
+template <int ROWS>
+static void input_tile(const Backward& f, const float* du, int row, int p, float* out) {
+  vec sums[WIDE_X][ROWS] = {};
+  for (int q = 0; q < QUADS; q++) {
+    const float* rows[ROWS];
+    for (int r = 0; r < ROWS; r++)
+      rows[r] = du + ((size_t)q * f.block_rows() + row + r) * COLUMNS;
+    multiply<WIDE_X, ROWS>(
+        rows, f.transposed_x + ((size_t)p * DEPTH + q * COLUMNS) * WIDE_X * LANES, sums, COLUMNS);
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < WIDE_X; v++) {
+      int j = (p * WIDE_X + v) * LANES;
+      if (j < D) store_some<D ? D : 1>(out + (size_t)(row + r) * D, j, sums[v][r]);
+    }
+}
+
+static void narrow_inputs(const Backward& f, float* du, Range own, float* out) {
+  for (int row = own.begin; row < own.end; row++)
+    for (int d = 0; d < D; d++) {
+      vec total[2] = {};
+      for (int v = 0; v < VECTORS_OF_GATES; v++) {
+        const float* gate = f.w_x + (size_t)d * GN + v / BLOCKS * N;
+        total[v % 2] += load(slot(f, du, row, v)) * load_some<N>(gate, v % BLOCKS * LANES);
+      }
+      out[(size_t)row * D + d] = sum(total[0] + total[1]);
+    }
+}
+
+static void input_gradients(const Backward& f, float* du, Range own, float* out) {
+  if (NARROW) {
+    narrow_inputs(f, du, own, out);
+    return;
+  }
+  for (int p = 0; p < PANELS_X; p++)
+    for_tiles<HIGHEST_X>(own, [&](int row, int height) {
+      with_height<HIGHEST_X>(height, [&]<int ROWS>() { input_tile<ROWS>(f, du, row, p, out); });
+    });
+}
+
+// The hidden vectors that the products of a block read, in the order of its rows.
+static Rows hidden_rows(const Backward& f, const Block& block) {
+  const Travel& travel = f.travel;
+  int rows = (block.end - block.begin) * travel.B, border = block.begin == 0 ? travel.B : 0;
+  const float* carry = f.carry + HIDDEN * f.plane();
+  if (travel.resets) return {f.before, rows, f.before, 0};
+  if (travel.reverse)
+    return {f.states + (size_t)(block.first_time + 1) * f.plane(), rows - border, carry, border};
+  int past = block.first_time - (border == 0);
+  return {carry, border, f.states + (size_t)past * f.plane(), rows - border};
+}
+
+static void gradients(const Backward& f, const Block& block, float* du, float* dr, int thread,
+                      bool begin) {
+  int rows = (block.end - block.begin) * f.travel.B, threads = f.threads;
+  size_t first = (size_t)block.first_time * f.travel.B;
+  if (f.d_w_h)
+    add_weights(f, hidden_rows(f, block), N, dr, share(N, thread, threads), f.d_w_h, begin);
+  if (!D) return;
+  const float* x = f.x + first * D;
+  if (f.d_w_x) add_weights(f, {x, rows, x, 0}, D, du, share(D, thread, threads), f.d_w_x, begin);
+  if (f.d_b) add_bias(f, du, rows, share(VECTORS_OF_GATES, thread, threads), begin);
+  if (f.d_x) input_gradients(f, du, share(rows, thread, threads), f.d_x + first * D);
+}
+
+static void sum_vectors(const Backward& f, Range own) {
+  for (int k = 0; k < VECTORS; k++)
+    for (int block = own.begin; block < own.end; block++) {
+      vec total = fill(0.f);
+      for (int b = 0; b < f.travel.B; b++)
+        total += load(f.sums + (((size_t)b * VECTORS + k) * BLOCKS + block) * LANES);
+      store_some<N>(f.d_vectors + k * N, block * LANES, total);
+    }
+}
+
+static void prepare(Backward& f, int thread) {
+  int threads = f.threads;
+  pack_transposed(f.w_h, N, WIDE_H, f.transposed_h, share(PANELS_H, thread, threads));
+  if (f.d_x && !NARROW)
+    pack_transposed(f.w_x, D, WIDE_X, f.transposed_x, share(PANELS_X, thread, threads));
+  if (thread) return;
+  size_t carry = C * f.plane() * sizeof(float);
+  if (f.d_last)
+    std::memcpy(f.d_carry, f.d_last, carry);
+  else
+    std::memset(f.d_carry, 0, carry);
+  if (f.d_initial) std::memset(f.d_initial, 0, carry);
+  if (f.sums)
+    std::memset(f.sums, 0, sizeof(float) * f.travel.B * VECTORS * BLOCKS * LANES);
+  // What no gate fills of the last QUAD is read by the products.
+  for (int v = VECTORS_OF_GATES; v < QUADS * QUAD; v++)
+    for (int row = 0; row < f.block_rows(); row++)
+      for (float* buffer : {f.du[0], f.du[1], f.dr[0], f.dr[1]})
+        store(slot(f, buffer, row, v), fill(0.f));
+}
+
+static void run(int thread, int threads, void* context) {
+  Backward& f = *(Backward*)context;
+  const Travel& travel = f.travel;
+  bool by_units = split_units(travel.B, threads);
+  if (thread == 0) f.threads = threads;
+  f.barrier.wait(threads);
+  prepare(f, thread);
+  f.barrier.wait(threads);
+  Range rows = {0, travel.B}, panels = {0, PANELS_H};
+  (by_units ? panels : rows) = share(by_units ? PANELS_H : travel.B, thread, threads);
+  Range units = {panels.begin * WIDE_H * LANES, panels.end * WIDE_H * LANES};
+  if (units.begin > N) units.begin = N;
+  if (units.end > N) units.end = N;
+
+  int turn = 0;
+  for (int end = travel.T; end > 0; end -= f.block, turn++) {
+    int begin = end > f.block ? end - f.block : 0;
+    Block block = {begin, end, travel.reverse ? travel.T - end : begin};
+    float *du = f.du[turn % 2], *dr = f.dr[turn % 2];
+    for (int i = end - 1; i >= begin; i--) {
+      for (int b = rows.begin; b < rows.end; b++)
+        for (int j = units.begin; j < units.end; j += LANES)
+          pull_back_units(f, block, i, b, j, du, dr);
+      if (by_units) f.barrier.wait(threads);
+      for (int p = panels.begin; p < panels.end; p++)
+        for_tiles<HIGHEST_H>(rows, [&](int first, int height) {
+          int at = block.row(travel, i, first);
+          with_height<HIGHEST_H>(height, [&]<int ROWS>() {
+            recurrent_tile<ROWS>(f, dr, at, first, p);
+          });
+        });
+      if (travel.resets) leave_resets(f, i, rows, units);
+    }
+    f.barrier.wait(threads);
+    gradients(f, block, du, dr, thread, turn == 0);
+    // The hidden vectors of a block have no second buffer.
+    if (travel.resets) f.barrier.wait(threads);
+  }
+  if (f.d_vectors) sum_vectors(f, share(BLOCKS, thread, threads));
+}
+
+// How many floats of scratch memory a call needs.
+extern "C" int64_t scratch(int64_t B, int64_t block) {
+  int64_t rows = block * B, buffers = APART_COUNT ? 4 : 2;
+  return (int64_t)DEPTH * LANES * (PANELS_H * WIDE_H + PANELS_X * WIDE_X) + buffers * rows * DEPTH +
+         rows * N + B * VECTORS * BLOCKS * LANES;
+}
+
+extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
+  if (answer_query(frame)) return nullptr;
+  Backward f;
+  auto read = [&](int k) -> const float* {
+    Buffer b = argument(frame, k);
+    return b.given ? b.data : nullptr;
+  };
+  auto wanted = [&](int k) -> float* {
+    Buffer b = result(frame, k);
+    want_huge_pages(b);
+    return b.given ? b.data : nullptr;
+  };
+  Buffer states = argument(frame, 9), mask = argument(frame, 7), resets = argument(frame, 8);
+  const int64_t* option = options(frame);
+  f.travel = {(int)states.sizes[0], (int)states.sizes[1], option[0] != 0,
+              mask.given ? mask.flags : nullptr, resets.given ? resets.flags : nullptr};
+  f.block = (int)option[1];
+  f.x = read(0);
+  f.w_x = read(1);
+  f.w_h = read(2);
+  f.vectors = read(3);
+  f.carry = read(4);
+  f.initial = read(5);
+  f.streams = read(6);
+  f.states = states.data;
+  f.memory = read(10);
+  f.saved = read(11);
+  f.d_states = read(12);
+  f.d_memory = read(13);
+  f.d_last = read(14);
+  f.d_x = wanted(0);
+  f.d_w_x = wanted(1);
+  f.d_b = wanted(2);
+  f.d_w_h = wanted(3);
+  f.d_vectors = wanted(4);
+  f.d_carry = wanted(5);
+  f.d_initial = wanted(6);
+  f.d_streams = wanted(7);
+  float* rest = result(frame, 8).data;
+  auto take = [&](size_t count) { return std::exchange(rest, rest + count); };
+  size_t block = (size_t)f.block_rows() * DEPTH;
+  f.transposed_h = take((size_t)PANELS_H * DEPTH * WIDE_H * LANES);
+  f.transposed_x = take((size_t)PANELS_X * DEPTH * WIDE_X * LANES);
+  for (int k = 0; k < 2; k++) f.du[k] = take(block);
+  for (int k = 0; k < 2; k++) f.dr[k] = APART_COUNT ? take(block) : f.du[k];
+  f.before = take((size_t)f.block_rows() * N);
+  f.sums = f.d_vectors ? rest : nullptr;
+  parallel(run, &f, useful_threads(f.travel.B, PANELS_H));
+  return nullptr;
+}

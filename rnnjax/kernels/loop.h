@@ -1,0 +1,163 @@
+// What the loop forwards and the loop backwards have in common: what XLA hands over, who computes
+// which part, and the product of a few rows with a panel of weights.
+#include <sys/mman.h>
+
+#include <atomic>
+#include <cstddef>
+#include <thread>
+#include <utility>
+
+#include "xla/ffi/api/c_api.h"
+
+constexpr int BLOCKS = (N + LANES - 1) / LANES;  // vectors of one gate
+constexpr int APARTS = APART_COUNT ? APART_COUNT : 1;
+constexpr int STREAMS_ = STREAMS ? STREAMS : 1;
+constexpr int VECTORS_ = VECTORS ? VECTORS : 1;
+constexpr int GN = G * N;
+
+// --- threads ---
+
+// Runs work(thread, threads, context) on so many threads or fewer; set when the library is loaded.
+typedef void (*Work)(int, int, void*);
+static void (*parallel)(Work, void*, int) = nullptr;
+extern "C" void set_parallel(void (*function)(Work, void*, int)) { parallel = function; }
+
+INLINE void pause_briefly(int& turns) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+  // With fewer cores than threads, the one waited for may need this core.
+  if (++turns % (1 << 12) == 0) std::this_thread::yield();
+}
+
+struct Barrier {
+  alignas(64) std::atomic<int> arrived{0};
+  alignas(64) std::atomic<int> round{0};
+
+  void wait(int threads) {
+    if (threads == 1) return;
+    int now = round.load(std::memory_order_relaxed), turns = 0;
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+      arrived.store(0, std::memory_order_relaxed);
+      round.store(now + 1, std::memory_order_release);
+    }
+    while (round.load(std::memory_order_acquire) == now) pause_briefly(turns);
+  }
+};
+
+struct Range {
+  int begin, end;
+};
+
+// The share of one thread of n things.
+INLINE Range share(int n, int thread, int threads) {
+  return {(int)((int64_t)n * thread / threads), (int)((int64_t)n * (thread + 1) / threads)};
+}
+
+// Few rows are split by hidden units, which takes a barrier a step; many are split as they are.
+INLINE bool split_units(int rows, int threads) { return rows < 12 * threads; }
+
+// So many threads that a step of each is worth the wait for the others.
+INLINE int useful_threads(int rows, int panels) {
+  double flops = 2.0 * rows * N * GN;
+  int most = flops < 4e4 ? 1 : (int)(flops / 2e4);
+  return rows < 2 && most > panels ? panels : most;
+}
+
+// Calls tile(first, height) for rows cut as evenly as they can be: 16 = 6 + 5 + 5, not 6 + 6 + 4.
+template <int HIGHEST, class Tile>
+INLINE void for_tiles(Range rows, Tile tile) {
+  int count = rows.end - rows.begin, tiles = (count + HIGHEST - 1) / HIGHEST, first = rows.begin;
+  for (int i = 0; i < tiles; i++) {
+    int height = count / tiles + (i < count % tiles);
+    tile(first, height);
+    first += height;
+  }
+}
+
+// Calls function<HEIGHT>() with a height known to the compiler.
+template <int HIGHEST, class Function>
+INLINE void with_height(int height, Function function) {
+  if (height == HIGHEST) {
+    function.template operator()<HIGHEST>();
+  } else if constexpr (HIGHEST > 1) {
+    with_height<HIGHEST - 1>(height, function);
+  }
+}
+
+// --- products ---
+
+// sums[v][r] += row r of K entries times a panel (K, WIDE vectors).
+template <int WIDE, int ROWS>
+INLINE void multiply(const float* const (&rows)[ROWS], const float* panel, vec (&sums)[WIDE][ROWS],
+                     int K) {
+  for (int k = 0; k < K; k++) {
+    vec w[WIDE];
+    UNROLL for (int v = 0; v < WIDE; v++) w[v] = load(panel + (k * WIDE + v) * LANES);
+    UNROLL for (int r = 0; r < ROWS; r++) {
+      vec x = fill(rows[r][k]);
+      UNROLL for (int v = 0; v < WIDE; v++) sums[v][r] += w[v] * x;
+    }
+  }
+}
+
+// --- what XLA hands over ---
+
+struct Buffer {
+  float* data;
+  const bool* flags;
+  const int64_t* sizes;
+  int64_t count;
+  bool given;  // An array without entries stands for none.
+};
+
+INLINE Buffer buffer(void* argument) {
+  auto* b = (XLA_FFI_Buffer*)argument;
+  int64_t count = 1;
+  for (int64_t i = 0; i < b->rank; i++) count *= b->dims[i];
+  return {(float*)b->data, (const bool*)b->data, b->dims, count, count > 0};
+}
+
+// Fresh memory costs a page fault every 4 KiB; every 2 MiB where the system allows.
+INLINE void want_huge_pages(const Buffer& b) {
+#if defined(MADV_HUGEPAGE)
+  const uintptr_t page = 1 << 21;
+  uintptr_t begin = ((uintptr_t)b.data + page - 1) / page * page;
+  uintptr_t end = ((uintptr_t)b.data + b.count * sizeof(float)) / page * page;
+  if (begin < end) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+INLINE Buffer argument(XLA_FFI_CallFrame* frame, int k) { return buffer(frame->args.args[k]); }
+INLINE Buffer result(XLA_FFI_CallFrame* frame, int k) { return buffer(frame->rets.rets[k]); }
+
+// The one attribute: an array of int64.
+INLINE const int64_t* options(XLA_FFI_CallFrame* frame) {
+  return (const int64_t*)((XLA_FFI_Array*)frame->attrs.attrs[0])->data;
+}
+
+// XLA asks every handler which version of its interface it was compiled for.
+INLINE bool answer_query(XLA_FFI_CallFrame* frame) {
+  for (auto* e = frame->extension_start; e; e = e->next) {
+    if (e->type != XLA_FFI_Extension_Metadata) continue;
+    auto* metadata = ((XLA_FFI_Metadata_Extension*)e)->metadata;
+    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+    metadata->traits = 0;
+    metadata->state_type_id = XLA_FFI_UNKNOWN_TYPE_ID;
+    return true;
+  }
+  return false;
+}
+
+// Where a step finds its carry: which time it is, and which was before.
+struct Travel {
+  int T, B;
+  bool reverse;
+  const bool *mask, *resets;
+
+  int time(int i) const { return reverse ? T - 1 - i : i; }
+  size_t row(int i, int b) const { return (size_t)time(i) * B + b; }
+  bool masked(int i, int b) const { return mask && !mask[row(i, b)]; }
+  bool reset(int i, int b) const { return resets && resets[row(i, b)]; }
+};

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import rnnjax
 from rnnjax.kernels import build, call, loop
+from rnnjax.strategies import auto, measured
 from rnnjax.strategies.fused import unavailable
 from rnnjax.testing import FAST_COMPILATION, largest_difference
 from tests.cases import skip_without_compiler
@@ -173,6 +174,34 @@ def test_a_learnt_initial_carry():
         value_and_grads(cell, params, xs, s, resets=resets) for s in (FUSED, rnnjax.Sequential())
     )
     assert largest_difference(expected, got) < 1e-6
+
+
+def test_auto_takes_kernels_on_a_cpu_alone(monkeypatch):
+    monkeypatch.setattr(auto, "FUSED", tuple(measured.MEASURED))
+    cell = rnnjax.LSTM(21)
+    params, xs = arguments(cell, 9, 2, 2)
+    on_cpu, elsewhere = (
+        rnnjax.Auto().select(cell, params, xs, platform=platform)[0] for platform in ("cpu", "cuda")
+    )
+    assert on_cpu == FUSED
+    assert isinstance(elsewhere, rnnjax.Sequential)
+    results = value_and_grads(cell, params, xs, rnnjax.Auto())
+    assert largest_difference(value_and_grads(cell, params, xs, FUSED), results) < 1e-6
+
+    traced = jax.jit(lambda p, x: rnnjax.scan(cell, p, x)[1]).trace(params, xs)
+    programs = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")}
+    assert "custom_call" in programs["cpu"]
+    assert "while" not in programs["cpu"]
+    assert "custom_call" not in programs["tpu"]
+    assert "while" in programs["tpu"]
+
+
+def test_auto_leaves_small_cells_to_the_scan(monkeypatch):
+    monkeypatch.setattr(auto, "FUSED", tuple(measured.MEASURED))
+    cell = rnnjax.GRU(4)
+    strategy, reason = rnnjax.Auto().select(cell, *arguments(cell, 9, 2, 2))
+    assert isinstance(strategy, rnnjax.Sequential)
+    assert "Fused() is not used: its cell is small" in reason
 
 
 def test_an_exported_program_is_plain(monkeypatch):

@@ -17,6 +17,7 @@ from benchmarks.speed import Case, SpeedOptions
 from benchmarks.speed_models import Size
 from benchmarks.speed_rows import FORWARD, TRAINING
 from rnnjax import interop
+from rnnjax.kernels import build
 from rnnjax.strategies import measured
 
 SIZE = Size(T=5, B=2, D=3, N=4, dtype="float32")
@@ -116,10 +117,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_measuring(tmp_path):
 MEASURED = [results.load(path) for path in sorted(command.RESULTS.glob("*/speed.json"))]
 
 
-def test_auto_is_near_the_fastest_where_it_was_measured():
+@pytest.mark.parametrize("platform", ["cpu", "any"])
+def test_auto_is_near_the_fastest_where_it_was_measured(platform):
+    if platform == "cpu" and (why := build.missing()):
+        pytest.skip(why)
+    candidates = {"cpu": choose.CANDIDATES, "any": choose.SCANS}[platform]
     for found in MEASURED:
         rows = speed_rows.groups(found.rows)
-        behind = [choose.slowdown(group, choose.picked(group)) for group in rows]
+        behind = [choose.slowdown(g, choose.picked(g, platform), candidates) for g in rows]
         assert speed_rows.mean(behind) < 1.05
         # One pick serves both passes, so it may be behind in one of them.
         assert max(behind) < 1.3

@@ -15,17 +15,20 @@ from rnnjax.recurrence import Recurrence, Strategy, execute, row_of
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.fused import Fused, unavailable
 from rnnjax.strategies.gates import recurrent_shapes
-from rnnjax.strategies.measured import MEASURED, WITHOUT_KERNELS
+from rnnjax.strategies.measured import FUSED, MEASURED
 from rnnjax.strategies.sequential import Sequential
+
+SMALLEST = 16  # hidden units: below, a kernel would save less than it takes to compile it
 
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Strategy):
     """What was measured to be fastest for the sizes; ``Chunked()`` under a memory bound.
 
-    ``Sequential`` with the options that were fastest for the nearest sizes of those in
-    ``rnnjax/strategies/measured.py``, each layer of a stack by its own; a plain cell runs under
-    ``Sequential()``. ``Chunked()`` is picked where what training saves would not fit.
+    What was fastest for the nearest sizes of those in ``rnnjax/strategies/measured.py``, each layer
+    of a stack by its own: on a CPU ``Fused()`` where it can run the cell, else ``Sequential`` with
+    the options that were fastest; a plain cell runs under ``Sequential()``. ``Chunked()`` is picked
+    where what training saves would not fit.
 
     Args:
         memory_bytes: the bound on what the forward pass may save for the backward pass; None: no
@@ -69,18 +72,23 @@ class Auto(Strategy):
             xs: inputs (T, B, …), or their ``jax.ShapeDtypeStruct``.
             context: the context (B, …), or its ``jax.ShapeDtypeStruct``; None: the example sizes of
                 ``cell.context_shapes()``.
-            platform: the platform lowered for; the rule is the same on all of them.
+            platform: the platform lowered for; there are kernels for ``"cpu"``.
         """
-        del platform
         rows = cell.context_shapes() if context is None else row_of(context, 1)
-        return self._rule(cell, with_context(params, rows), xs)
+        return self._rule(cell, with_context(params, rows), xs, platform)
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
-        """Run what the rule picks."""
-        strategy, _ = self._rule(recurrence.cell, recurrence.row_params(), recurrence.inputs.x)
-        return execute(strategy, recurrence)
+        """Run what the rule picks for the platform that the program is lowered for."""
+        sizes = recurrence.cell, recurrence.row_params(), recurrence.inputs.x
+        anywhere, on_cpu = (self._rule(*sizes, platform)[0] for platform in ("any", "cpu"))
+        if on_cpu == anywhere:
+            return execute(anywhere, recurrence)
+        return jax.lax.platform_dependent(
+            cpu=functools.partial(execute, on_cpu, recurrence),
+            default=functools.partial(execute, anywhere, recurrence),
+        )
 
-    def _rule(self, cell: Cell, row_params: Params, xs: PyTree) -> tuple[Any, str]:
+    def _rule(self, cell: Cell, row_params: Params, xs: PyTree, platform: str) -> tuple[Any, str]:
         time, batch = jax.tree.leaves(xs)[0].shape[:2]
         x = row_of(xs, 2)
         words = "no memory bound was given"
@@ -93,20 +101,25 @@ class Auto(Strategy):
         layers = cell.layers()
         if layers is not None:
             return (Auto(),) * len(layers), f"{words}; each layer has a strategy of its own"
-        strategy, why = _fastest(cell, row_params, x, batch)
+        strategy, why = _fastest(cell, row_params, x, batch, platform)
         return strategy, f"{words}; {why}"
 
 
-def _fastest(cell: Cell, row_params: Params, x: PyTree, batch: int) -> tuple[Strategy, str]:
+def _fastest(
+    cell: Cell, row_params: Params, x: PyTree, batch: int, platform: str
+) -> tuple[Strategy, str]:
     """Return what was fastest for the nearest sizes."""
     if cell.gated() is None:
         return Sequential(), "a plain cell is run step by step"
     sizes = _sizes(cell, row_params, x, batch)
     nearest = Sizes(*min(MEASURED, key=functools.partial(_distance, sizes)))
     words = f"of the sizes that were measured, {nearest} is the nearest"
-    if isinstance(MEASURED[nearest], Fused) and (why := unavailable(cell, row_params, x)):
-        return WITHOUT_KERNELS[nearest], f"{words}, and Fused() cannot be used: {why}"
-    return MEASURED[nearest], words
+    if platform != "cpu" or nearest not in FUSED:
+        return MEASURED[nearest], words
+    why = unavailable(cell, row_params, x) if sizes.hidden >= SMALLEST else "its cell is small"
+    if why is not None:
+        return MEASURED[nearest], f"{words}, and Fused() is not used: {why}"
+    return Fused(), words
 
 
 class Sizes(NamedTuple):

@@ -2,6 +2,9 @@
 
 import concurrent.futures
 import dataclasses
+import platform
+import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import rnnjax
-from rnnjax.kernels import build, call, loop
+from rnnjax.kernels import build, call, emit, loop
+from rnnjax.kernels.trace import describe
 from rnnjax.strategies import auto, measured
 from rnnjax.strategies.fused import unavailable
 from rnnjax.testing import FAST_COMPILATION, largest_difference
@@ -57,6 +61,35 @@ def test_any_size(cell, in_dim):
         got = value_and_grads(cell, params, xs, FUSED)
         expected = value_and_grads(cell, params, xs, rnnjax.Sequential())
         assert largest_difference(expected, got) < 1e-5, (time, batch)
+
+
+@pytest.mark.parametrize("flags", ["-mno-avx512f", "-mno-avx -mno-avx2 -mno-fma"])
+def test_narrower_vectors(flags, monkeypatch):
+    """AVX2 has eight lanes and half the registers, SSE four."""
+    if platform.machine() != "x86_64":
+        pytest.skip("flags of another CPU")
+    monkeypatch.setenv("RNNJAX_CXXFLAGS", flags)
+    call.load.cache_clear()
+    cell = rnnjax.GRU(21)
+    params, xs = arguments(cell, 5, 17, 11)
+    got = value_and_grads(cell, params, xs, FUSED)
+    call.load.cache_clear()
+    assert largest_difference(value_and_grads(cell, params, xs, rnnjax.Sequential()), got) < 1e-5
+
+
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_it_compiles_for_arm(way, tmp_path):
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if compiler is None:
+        pytest.skip("no compiler for aarch64: aarch64-linux-gnu-g++")
+    cell = rnnjax.GRU(21)
+    params, _ = arguments(cell, 1, 1, 3)
+    description, _ = describe(cell, params, jax.ShapeDtypeStruct((3,), "float32"))
+    (tmp_path / "kernel.cc").write_text(emit.source(description, way))
+    flags = [flag for flag in build.FLAGS if not flag.startswith("-march")]
+    command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", "kernel.cc", "-o", "kernel.so"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_same_bits_on_any_number_of_threads():

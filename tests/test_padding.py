@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import rnnjax
-from tests.cases import STRATEGIES, case, scalar
+from tests.cases import STRATEGIES, case, scalar, skip_without_compiler
 
 TIME = 5
 RUBBISH = st.sampled_from([np.nan, np.inf, -np.inf, 1e38, -0.0, 3.0])
@@ -43,6 +43,7 @@ def program(name, strategy):
         ("stack", "sequential"),
         ("stack_residual", "sequential_hoist"),
         ("gru_reset_before", "chunked"),
+        ("lstm", "fused"),
     ],
 )
 @hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
@@ -53,6 +54,7 @@ def program(name, strategy):
     rubbish=npst.arrays(np.float32, (TIME, 4, 3), elements=RUBBISH),
 )
 def test_rubbish_in_padding_changes_no_bit(name, strategy, mask, resets, x, rubbish):
+    skip_without_compiler(strategy)
     run = program(name, strategy)
     clean = run(np.where(mask[..., None], x, 0), mask, resets)
     dirty = run(np.where(mask[..., None], x, rubbish), mask, resets)

@@ -11,6 +11,7 @@ import pytest
 
 import rnnjax
 from rnnjax import initializers
+from tests.cases import skip_without_compiler
 
 TRACES: list[None] = []
 
@@ -40,6 +41,7 @@ def build():
 STRATEGIES = {
     "sequential": lambda: rnnjax.Sequential(unroll=2),
     "chunked": lambda: rnnjax.Chunked(3),
+    "fused": lambda: rnnjax.Fused(),
     "auto": lambda: rnnjax.Auto(memory_bytes=10_000),
 }
 
@@ -52,6 +54,7 @@ def resident_bytes() -> int:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("jitted", [False, True])
 def test_a_thousand_calls_compile_once_and_leave_nothing(strategy, jitted):
+    skip_without_compiler(strategy)
     params = build().init(jax.random.key(0), 8)
     xs = jnp.ones((6, 4, 8))
 

@@ -48,19 +48,19 @@ def run(spec: Spec, arrays: Arrays) -> States:
     """
     mesh_axis = jax.typeof(arrays.carry[0]).sharding.spec[0]
     if mesh_axis is None:
-        return _bind(spec, arrays)
+        return States(*_bind(spec, arrays))
     leaves, tree = jax.tree.flatten(arrays)
     in_specs = tree.unflatten([_placed(name, mesh_axis) for name in _names(tree)])
-    last = (_placed("carry", mesh_axis),) * spec.description.carries
-    out_specs = States(_placed("x", mesh_axis), _placed("x", mesh_axis), last)
-    each = functools.partial(_bind, spec)
-    return jax.shard_map(each, in_specs=(in_specs,), out_specs=out_specs)(tree.unflatten(leaves))
+    steps, rows = _placed("x", mesh_axis), _placed("carry", mesh_axis)
+    out_specs = steps, steps, (rows,) * spec.description.carries
+    each = jax.shard_map(functools.partial(_bind, spec), in_specs=(in_specs,), out_specs=out_specs)
+    return States(*each(tree.unflatten(leaves)))
 
 
-def _bind(spec: Spec, arrays: Arrays) -> States:
+def _bind(spec: Spec, arrays: Arrays) -> tuple[Array, Array, tuple[Array, ...]]:
     leaves, tree = jax.tree.flatten(vary(arrays, varying_axes(arrays)))
     hidden, memory, *last = run_p.bind(*leaves, spec=spec, tree=tree)
-    return States(hidden, memory, tuple(last))
+    return hidden, memory, tuple(last)
 
 
 def _placed(name: str, mesh_axis: Any) -> PartitionSpec:
@@ -258,7 +258,7 @@ def _type_of_states(*avals: Any, spec: Spec, tree: Any, moving: Any = None, z: i
     memory = (d.carries - 1) * d.units if spec.memory else 0
     rows = [leaf.shape for leaf in arrays.carry]
     shapes = [(*steps, d.units), (*steps, memory), *rows, *[(*steps, z)] * (z > 0)]
-    like = arrays.w_h
+    like: Any = arrays.w_h
 
     def typed(shape: tuple) -> Any:
         return like.update(

@@ -174,8 +174,9 @@ def _symbolic(equation: Any, arguments: list) -> Any:
         case [_Input() as x, kernel] if name == "dot_general" and _is_dense(equation):
             return UNKNOWN if kernel is UNKNOWN else Product(x.leaf, kernel, None)
         case [Product() as x, b] | [b, Product() as x] if name == "add" and x.bias is None:
-            arrays = not (b is UNKNOWN or isinstance(b, _Input | Product))
-            return x._replace(bias=b) if arrays and jnp.ndim(b) <= 1 else UNKNOWN
+            if b is UNKNOWN or isinstance(b, _Input | Product) or jnp.ndim(b) > 1:
+                return UNKNOWN
+            return x._replace(bias=b)
     return UNKNOWN
 
 

@@ -123,6 +123,8 @@ def _describe(cell: Cell, structure: Any, shapes: tuple) -> tuple[Description, R
     features = 0 if projected is None else jax.tree.leaves(x)[leaf].shape[0]
     params_read, u_read = step.read_by_update()
     streams = tuple(k for k in u_read if k != projected)
+    if projected is None and not streams:
+        raise Refused("its update reads nothing of the input. Use Sequential()")
     reads = Reads(projected, leaf, streams, params_read, step.reads_memory())
     try:
         return _programs(step, reads, features), reads
@@ -151,9 +153,9 @@ class _Step:
 
     def update(self, params: list, carry: list, u: list, r: Any) -> list[Array]:
         """Call update with leaves."""
-        structures = self.params_structure, self.carry_structure, self.u_structure
-        trees = [s.unflatten(each) for s, each in zip(structures, (params, carry, u), strict=True)]
-        return jax.tree.leaves(self.gated.update(*trees, r))
+        own = self.params_structure.unflatten(params)
+        trees = self.carry_structure.unflatten(carry), self.u_structure.unflatten(u)
+        return jax.tree.leaves(self.gated.update(own, *trees, r))
 
     def check(self) -> None:
         """Refuse what is not one dense product of a hidden vector, in float32."""
@@ -203,9 +205,9 @@ class _Step:
         """Say whether readout reads another leaf of the carry than the hidden one."""
 
         def readout(carry: list, params: list, u: list) -> PyTree:
-            structures = self.params_structure, self.carry_structure, self.u_structure
-            trees = zip(structures, (params, carry, u), strict=True)
-            return self.cell.readout(*(s.unflatten(leaves) for s, leaves in trees))
+            own = self.params_structure.unflatten(params)
+            trees = self.carry_structure.unflatten(carry), self.u_structure.unflatten(u)
+            return self.cell.readout(own, *trees)
 
         read = _live_inputs(jax.make_jaxpr(readout)(self.carry, self.params, self.u).jaxpr)
         return any(k in read for k in range(len(self.carry)) if k != self.hidden())

@@ -1,0 +1,91 @@
+"""The picture of a run of the forecasting example."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from examples.support.figures import FAINT, INK, POINTS, SERIES
+from examples.support.series import Series
+
+if TYPE_CHECKING:
+    from examples.support.forecast_results import Results
+
+SHOWN, LINES = 3, 4  # origins, and trajectories from each, that are drawn
+COLOURS = (POINTS, "#009e73", "#cc79a7", "#e69f00", "#666666")  # of the baselines
+
+
+def draw(series: Series, origins: np.ndarray, results: Results) -> Figure:
+    """Forecasts from some origins; below, the scores at each horizon."""
+    figure = Figure(figsize=(10.5, 7), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    left, right = bottom.subplots(1, 2)
+    draw_forecasts(top.subplots(), series, origins, results)
+    draw_errors(left, results)
+    draw_coverage(right, results)
+    return figure
+
+
+def draw_forecasts(axes: Axes, series: Series, origins: np.ndarray, results: Results) -> None:
+    """The series, and what was forecast from a few origins that do not overlap."""
+    horizon, best = len(results.drawn), results.baselines[0]
+    begin = max(0, origins[0] - horizon)
+    axes.plot(series.times[begin:], series.values[begin:], color=INK, lw=1.1, label="measured")
+    for shown, k in enumerate(np.linspace(0, len(origins) - 1, SHOWN).astype(int)):
+        when = series.times[origins[k] + 1 + np.arange(horizon)]
+        of_network, of_best = results.forecasts["GRU"], results.forecasts[best]
+        labels = ("80 % interval", "GRU, median", "what may come", best)
+        inside, middle, may, other = labels if shown == 0 else (None,) * 4
+        axes.fill_between(
+            when,
+            of_network.low[:, k],
+            of_network.high[:, k],
+            color=SERIES,
+            alpha=0.18,
+            lw=0,
+            label=inside,
+        )
+        lines = results.drawn[:, k, :: results.drawn.shape[-1] // LINES][:, :LINES]
+        axes.plot(when, lines, color=SERIES, alpha=0.35, lw=0.6, label=may)
+        axes.plot(when, of_network.middle[:, k], color=SERIES, lw=1.6, label=middle)
+        axes.plot(when, of_best.middle[:, k], color=POINTS, lw=1.2, ls="--", label=other)
+        axes.axvline(series.times[origins[k]], color=FAINT, lw=0.8, ls=":")
+    handles, names = axes.get_legend_handles_labels()
+    unique = dict(zip(names, handles, strict=True))  # one of the trajectories stands for all
+    axes.legend(unique.values(), unique.keys(), loc="upper left", ncols=5, frameon=False)
+    axes.set(xlabel=series.labels[0], ylabel=series.labels[1])
+    axes.margins(x=0.01)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.12 * (high - low))  # for the legend
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_errors(axes: Axes, results: Results) -> None:
+    """MASE at each horizon."""
+    for name, colour, scores in _looks(results):
+        steps = np.arange(1, len(scores.mase) + 1)
+        axes.plot(steps, scores.mase, color=colour, lw=2 if colour == SERIES else 1.1, label=name)
+    axes.set(xlabel="steps ahead", ylabel="MASE", ylim=(0, None))
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_coverage(axes: Axes, results: Results) -> None:
+    """The share of values in the interval at each horizon."""
+    for _, colour, scores in _looks(results):
+        steps = np.arange(1, len(scores.coverage) + 1)
+        axes.plot(steps, scores.coverage, color=colour, lw=2 if colour == SERIES else 1.1)
+    axes.axhline(0.8, color=INK, lw=0.9, ls=(0, (4, 3)))
+    axes.set(xlabel="steps ahead", ylabel="inside the 80 % interval", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _looks(results: Results) -> list[tuple]:
+    """Name, colour and scores of everybody."""
+    colours = dict(zip(results.baselines, COLOURS, strict=True))
+    return [(n, colours.get(n, SERIES), scores) for n, scores in results.scores.items()]

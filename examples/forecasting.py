@@ -90,8 +90,8 @@ class Options:
     """Folder of the run: networks, scores, picture. An earlier one is kept beside as .before."""
 
 
-SUNSPOTS = Options(season=11, scale="sqrt", level=True)
-CO2 = Options(data="co2", season=52, every=4)
+SUNSPOTS = Options(season=11, scale="sqrt", level=True, size=16, noise=0.3, steps=150)
+CO2 = Options(data="co2", season=52, every=4, size=48)
 DEFAULTS = {"sunspots": SUNSPOTS, "co2": CO2}
 QUICK = {"size": 8, "members": 2, "batch": 16, "steps": 60, "samples": 50, "learning_rate": 0.01}
 

@@ -66,7 +66,7 @@ class Forecaster:
     @property
     def features(self) -> int:
         """Numbers in x_t."""
-        return 5 if self.level else 4
+        return 4 if self.level else 3
 
 
 class Batch(NamedTuple):
@@ -128,15 +128,14 @@ def inputs(model: Forecaster, pasts: Any) -> jax.Array:
     """X (…, F) of pasts (…, m + 1) on the scale, their ends the present.
 
     The change that came last, the swing about the mean of a season, the change since a season ago,
-    and the change that came next then.
+    and the level where it is seen.
     """
     pasts, units = jnp.asarray(pasts), model.units
-    now, ago = pasts[..., -1], pasts[..., 0]
+    now = pasts[..., -1]
     seen = [
         (now - pasts[..., -2]) / units.change,
         (now - pasts[..., 1:].mean(-1)) / units.swing,
-        (now - ago) / units.drift,
-        (pasts[..., 1] - ago) / units.change,
+        (now - pasts[..., 0]) / units.drift,
     ]
     if model.level:
         seen.append((now - units.middle) / units.level)

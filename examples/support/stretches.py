@@ -4,6 +4,7 @@ The last fifth of a series is forecast from rolling origins: every so many steps
 knows all until then, and forecasts the next ones. What comes before that fifth is learnt from.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -38,18 +39,28 @@ def split(series: Series, season: int, horizon: int, every: int, tuning: bool) -
     Raises:
         ValueError: there is too little of the series.
     """
-    n, part = len(series.values), len(series.values) // SHARE
-    end = n - part if tuning else n
-    stop = end - part
-    if stop < 3 * season or part <= horizon:
-        least = max(SHARE * (horizon + 1), 3 * season * SHARE // (SHARE - 1 - tuning) + SHARE)
+    n = len(series.values)
+    least = next(k for k in itertools.count(n) if _is_enough(_cut(k, tuning), season, horizon))
+    if n < least:
         raise ValueError(
             f"{series.name}: expected at least {least} values, for a season of {season} and a "
             f"horizon of {horizon} steps; got {n}. Give a longer series, or a smaller --season or "
             "--horizon."
         )
+    stop, end = _cut(n, tuning)
     origins = np.arange(stop - 1, end - horizon, every)
     return Split(stop, origins[~np.isnan(series.values[origins])])
+
+
+def _cut(n: int, tuning: bool) -> tuple[int, int]:
+    """Where a fifth of n values begins and ends: the last one, or the one before."""
+    part = n // SHARE
+    return (n - 2 * part, n - part) if tuning else (n - part, n)
+
+
+def _is_enough(cut: tuple[int, int], season: int, horizon: int) -> bool:
+    stop, end = cut
+    return stop >= 3 * season and end - stop > horizon
 
 
 def ahead(values: np.ndarray, origins: np.ndarray, horizon: int) -> np.ndarray:

@@ -88,7 +88,7 @@ class Options:
     """Folder of the run: policies, scores, picture. An earlier one is kept beside as .before."""
 
 
-CARTPOLE = Options(task="cartpole", steps=300, learning_rate=0.01, discount=0.99)
+CARTPOLE = Options(task="cartpole", environments=1024, steps=300, learning_rate=0.01, discount=0.99)
 DEFAULTS = {"tmaze": Options(), "cartpole": CARTPOLE}
 QUICK = {
     "tmaze": Options(length=4, size=16, environments=256, steps=120, seeds=1),

@@ -90,7 +90,7 @@ class Options:
     """Folder of the run: networks, scores, picture. An earlier one is kept beside as .before."""
 
 
-SUNSPOTS = Options(season=11, scale="sqrt", level=True, size=16, noise=0.3, steps=150)
+SUNSPOTS = Options(season=11, scale="sqrt", level=True, size=16, noise=0.3)
 CO2 = Options(data="co2", season=52, every=4, size=48)
 DEFAULTS = {"sunspots": SUNSPOTS, "co2": CO2}
 QUICK = {"size": 8, "members": 2, "batch": 16, "steps": 60, "samples": 50, "learning_rate": 0.01}
@@ -141,7 +141,7 @@ def fit(job: Job, options: Options) -> training.Fitted:
     config = {"options": lasting(options), "model": job.model, "draws": tuple(job.draws)}
     every = -(-options.steps // 4)
     return training.fit(
-        functools.partial(forecaster.loss, job.model, options.noise, warm_up),
+        forecaster.loss_of(job.model, options.noise, warm_up),
         forecaster.initial_params(job.model, options.seed),
         optimiser(options.learning_rate, options.steps),
         source_of(job, options),

@@ -193,6 +193,12 @@ def loss(
     return each.mean(), (carry, {"tokens": counted.sum()})
 
 
+@functools.cache
+def loss_of(model: Forecaster, noise: float, warm_up: int) -> functools.partial:
+    """The loss of a forecaster; the same object for the same one, which compiles once."""
+    return functools.partial(loss, model, noise, warm_up)
+
+
 # --- what may come ---
 
 

@@ -64,7 +64,7 @@ def smoothings(season: int) -> dict[str, dict]:
 def smoothing(values: np.ndarray, kind: dict, origins: np.ndarray, horizon: int) -> Forecast:
     """Fit exponential smoothing to all that is known at each origin, anew, and forecast.
 
-    Gaps are interpolated; intervals are of trajectories that it draws.
+    Gaps are interpolated; intervals are of trajectories, with its residuals drawn anew.
     """
     found = [_smooth(interpolated(values[: t + 1]), kind, horizon) for t in origins]
     return Forecast(*(np.stack(part, axis=1) for part in zip(*found, strict=True)))
@@ -75,7 +75,8 @@ def _smooth(history: np.ndarray, kind: dict, horizon: int) -> tuple[np.ndarray, 
         for category in (ConvergenceWarning, ModelWarning, RuntimeWarning):
             warnings.simplefilter("ignore", category)  # it says so, and uses the best it found
         fitted = ExponentialSmoothing(history, initialization_method="estimated", **kind).fit()
-        drawn = fitted.simulate(horizon, repetitions=DRAWS, rng=np.random.default_rng(len(history)))
+        residuals = np.random.default_rng(len(history)).choice(fitted.resid, (horizon, DRAWS))
+        drawn = fitted.simulate(horizon, repetitions=DRAWS, random_errors=residuals)
         middle = fitted.forecast(horizon)
     low, high = np.quantile(drawn, EDGES, axis=-1)
     return middle, low, high

@@ -27,6 +27,7 @@ def draw(series: Series, origins: np.ndarray, results: Results) -> Figure:
     draw_forecasts(top.subplots(), series, origins, results)
     draw_errors(left, results)
     draw_coverage(right, results)
+    bottom.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure
 
 
@@ -70,7 +71,6 @@ def draw_errors(axes: Axes, results: Results) -> None:
         steps = np.arange(1, len(scores.mase) + 1)
         axes.plot(steps, scores.mase, color=colour, lw=2 if colour == SERIES else 1.1, label=name)
     axes.set(xlabel="steps ahead", ylabel="MASE", ylim=(0, None))
-    axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 

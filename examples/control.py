@@ -39,9 +39,10 @@ from examples.support.actor_critic import Weights
 from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
 from examples.support.environments import CartPole, TMaze
 from examples.support.folders import set_aside
+from examples.support.kept import RUN
 from examples.support.lines import Lines
 from examples.support.memory import Fresh
-from examples.support.policies import RUN, Result
+from examples.support.policies import Result
 from rnnjax import training
 from rnnjax.initializers import Chrono
 

@@ -37,6 +37,7 @@ from examples.support.cli import OptionError, at_least_one, blame, parse, positi
 from examples.support.folders import set_aside
 from examples.support.forecast_results import Job
 from examples.support.forecaster import Forecaster, Scale
+from examples.support.kept import RUN
 from examples.support.lines import Lines
 from examples.support.memory import Fresh
 from examples.support.series import check_scale, read
@@ -147,9 +148,7 @@ def fit(job: Job, options: Options) -> training.Fitted:
         source_of(job, options),
         steps=options.steps,
         key=jax.random.key(options.seed),
-        checkpoints=training.Checkpoints(
-            options.out / outlook.RUN, every=every, keep=1, config=config
-        ),
+        checkpoints=training.Checkpoints(options.out / RUN, every=every, keep=1, config=config),
         writers=[Lines(options.steps, lambda record: f"{record['loss']:.3f} nats a step")],
     )
 
@@ -176,7 +175,7 @@ def begin(options: Options) -> None:
     """Train anew."""
     job = job_of(options)
     with blame("--out"):
-        set_aside(options.out, (outlook.RUN, *forecast_results.FILES))
+        set_aside(options.out, (RUN, *forecast_results.FILES))
     train_and_report(job, options)
 
 

@@ -308,8 +308,8 @@ def test_scores_are_summed_up_seed_by_seed():
         (["--task", "cartpole", "--length", "3"], "--length: is for --task tmaze"),
         (["--seed", "-1"], "--seed: expected a number from 0 to 2**31 - 1; got -1"),
         (["--out", "{}"], "also holds 'notes.txt'"),
-        (["--load", "{}/none"], "none has none. Learn one first: python -m examples.control"),
-        (["--resume", "--out", "{}/none"], "none has none. Learn one first"),
+        (["--load", "{}/none"], "none has none. Train one first: python -m examples.control"),
+        (["--resume", "--out", "{}/none"], "none has none. Train one first"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(typed, words, tmp_path, capsys):

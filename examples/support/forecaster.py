@@ -4,11 +4,11 @@
     h_t      = GRU(x_t, h_{t−1}); a gap is no step, the carry passes on
     y_{t+1}  = y_t + s (μ_t + σ_t ε),    (μ_t, σ_t, ν_t) = head(h_t),    ε from Student's t with ν_t
 
-(Salinas et al., "DeepAR", 2020, with the head of ARIMA's "I": it says by how much a series changes,
-so that a trend goes on beyond what was seen.) What is drawn is read as the next input; many rows,
-drawn so side by side, are the distribution of what is to come, their median is the forecast, and
-the middle four fifths of them the 80 % interval. Several networks, which differ in their first
-weights and in what noise they learnt with, draw an equal share each.
+(After Salinas et al., "DeepAR", 2020; that the head says by how much a series changes, so that a
+trend goes on beyond what was seen, is ours, as it is ARIMA's.) What is drawn is read as the next
+input. Many rows drawn so, side by side, are the distribution of what is to come: their median is
+the forecast, their middle four fifths the 80 % interval. Several networks, which differ in their
+first weights and in the noise that they learnt with, draw an equal share each.
 """
 
 import dataclasses

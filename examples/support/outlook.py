@@ -9,11 +9,9 @@ import numpy as np
 
 from examples.support.forecast_baselines import of_trajectories
 from examples.support.forecaster import Forecaster
+from examples.support.kept import read_kept
 from examples.support.series import Series, check_scale
 from examples.support.stretches import Draws, draw_ahead
-from rnnjax import training
-
-RUN = "run"  # in the folder of a run, its checkpoints
 
 
 class Saved(NamedTuple):
@@ -32,19 +30,8 @@ def load(out: Path) -> Saved:
         FileNotFoundError: there is none.
         ValueError: it is damaged, or a run of another example.
     """
-    folder = out / RUN
-    if not training.saved_steps(folder):
-        raise FileNotFoundError(
-            f"expected a run; {out} has none. Train one first: python -m examples.forecasting "
-            f"--save {out}"
-        )
-    saved = training.load(folder)
-    config = saved.config
-    if not isinstance(config.get("model"), Forecaster):
-        raise ValueError(
-            f"expected a run of examples.forecasting; {out} is one of another example."
-        )
-    params = jax.tree.map(jnp.asarray, saved.params)
+    saved = read_kept(out, "forecasting", "model", Forecaster)[0]
+    config, params = saved.config, jax.tree.map(jnp.asarray, saved.params)
     return Saved(config["model"], params, Draws(*config["draws"]), config["options"])
 
 

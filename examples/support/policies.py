@@ -11,9 +11,9 @@ import numpy as np
 
 from examples.support.acting import Policy, evaluate
 from examples.support.environments import TMaze
+from examples.support.kept import RUN, read_kept
 from rnnjax import training
 
-RUN = "run"  # in the folder of a run, the folders of its policies
 EPISODES = 1000  # that are scored
 NEW = 1  # folded into a seed: the environments that are scored are not those of learning
 
@@ -49,24 +49,8 @@ def load_all(out: Path) -> Iterator[Saved]:
         FileNotFoundError: there are none.
         ValueError: one is damaged, or the run is one of another example.
     """
-    folders = [
-        folder for folder in sorted(Path(out, RUN).glob("*")) if training.saved_steps(folder)
-    ]
-    if not folders and training.saved_steps(out / RUN):
-        folders = [out / RUN]  # of an example that keeps one model
-    if not folders:
-        raise FileNotFoundError(
-            f"expected a run; {out} has none. Learn one first: python -m examples.control --save "
-            f"{out}"
-        )
-    for folder in folders:
-        saved = training.load(folder)
-        config = saved.config
-        if not isinstance(config.get("policy"), Policy):
-            raise ValueError(
-                f"expected a run of examples.control; {out} is one of another example."
-            )
-        params = jax.tree.map(jnp.asarray, saved.params)
+    for saved in read_kept(out, "control", "policy", Policy):
+        config, params = saved.config, jax.tree.map(jnp.asarray, saved.params)
         yield Saved(config["policy"], params, config["name"], config["seed"], config["options"])
 
 

@@ -10,9 +10,9 @@ fifths the 80 % interval. Gaps are no steps (``mask``).
 
 The series are two that statsmodels has, sunspots by the year and CO₂ on Mauna Loa by the week, with
 its gaps, or a CSV file. The last fifth is forecast from rolling origins, and scored once, beside
-seasonal naive and four kinds of exponential smoothing, which are fitted anew at each origin; the
-network learnt from what came before, once. ``--tuning`` scores the fifth before, as if the series
-ended with it: so the options were chosen.
+seasonal naive, four kinds of exponential smoothing and an autoregression, which are fitted anew at
+each origin; the network learnt from what came before the fifth, once. ``--tuning`` scores the fifth
+before, as if the series ended with it: so the options were chosen.
 
     python -m examples.forecasting                              sunspots, a minute on one core
     python -m examples.forecasting --data co2

@@ -1,4 +1,7 @@
-"""What a forecast has to beat: seasonal naive, and exponential smoothing by statsmodels."""
+"""What a forecast has to beat: seasonal naive, and exponential smoothing by statsmodels.
+
+Beside them stands a linear autoregression, the oldest model of sunspots (Yule 1927).
+"""
 
 import warnings
 from typing import NamedTuple
@@ -6,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm
 from statsmodels.tools.sm_exceptions import ConvergenceWarning, ModelWarning
+from statsmodels.tsa.ar_model import ar_select_order
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
 from examples.support.forecaster import filled
@@ -59,6 +63,19 @@ def smoothings(season: int) -> dict[str, dict]:
         "seasonal smoothing": seasonal,
         "Holt–Winters": {"trend": "add", **seasonal},
     }
+
+
+def autoregression(values: np.ndarray, season: int, origins: np.ndarray, horizon: int) -> Forecast:
+    """Fit y_t = c + Σ φ_i y_{t−i} at each origin, anew; AIC chooses the lags, a season at most."""
+    found = [_regress(interpolated(values[: t + 1]), season, horizon) for t in origins]
+    return Forecast(*(np.stack(part, axis=1) for part in zip(*found, strict=True)))
+
+
+def _regress(history: np.ndarray, season: int, horizon: int) -> tuple[np.ndarray, ...]:
+    fitted = ar_select_order(history, maxlag=season, ic="aic").model.fit()
+    ahead = fitted.get_prediction(len(history), len(history) + horizon - 1)
+    low, high = ahead.conf_int(alpha=1 - INSIDE).T
+    return ahead.predicted_mean, low, high
 
 
 def smoothing(values: np.ndarray, kind: dict, origins: np.ndarray, horizon: int) -> Forecast:

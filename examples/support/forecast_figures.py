@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from examples.support.forecast_results import Results
 
 SHOWN, LINES = 3, 4  # origins, and trajectories from each, that are drawn
-COLOURS = (POINTS, "#009e73", "#cc79a7", "#e69f00", "#666666")  # of the baselines
+COLOURS = (POINTS, "#009e73", "#cc79a7", "#e69f00", "#999999", INK)  # of all but the network
 
 
 def draw(series: Series, origins: np.ndarray, results: Results) -> Figure:
@@ -27,7 +27,7 @@ def draw(series: Series, origins: np.ndarray, results: Results) -> Figure:
     draw_forecasts(top.subplots(), series, origins, results)
     draw_errors(left, results)
     draw_coverage(right, results)
-    bottom.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    bottom.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=7)
     return figure
 
 
@@ -87,5 +87,6 @@ def draw_coverage(axes: Axes, results: Results) -> None:
 
 def _looks(results: Results) -> list[tuple]:
     """Name, colour and scores of everybody."""
-    colours = dict(zip(results.baselines, COLOURS, strict=True))
+    others = [*results.baselines, *(n for n in results.scores if n not in results.baselines)]
+    colours = dict(zip([n for n in others if n != "GRU"], COLOURS, strict=True))
     return [(n, colours.get(n, SERIES), scores) for n, scores in results.scores.items()]

@@ -34,7 +34,7 @@ class Task(NamedTuple):
 
 TASKS = {
     "tmaze": Task("right turns", "{:.1%}", {"chance": 0.5}),
-    "cartpole": Task("steps in balance", "{:.1f}", {"the longest episode": 500.0}),
+    "cartpole": Task("steps in balance", "{:.1f}", {"the longest": 500.0}),
 }
 
 
@@ -131,15 +131,12 @@ def draw(task: Task, learnt: Mapping[str, Sequence[Result]], each: int) -> Figur
         axes.plot(steps, curves.mean(0), color=colour, ls=stroke, lw=2, label=name)
     for name, level in task.levels.items():
         axes.axhline(level, color=FAINT, lw=0.9, ls=":")
-        axes.text(0.995, level, name, transform=axes.get_yaxis_transform(), color=INK, **ABOVE)
+        axes.text(1.01, level, name, transform=axes.get_yaxis_transform(), color=INK, va="center")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if task.form.endswith("%}"):
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlabel="steps of environments", ylabel=f"{task.label}, while learning")
     axes.set(xlim=(0, None), ylim=(0, None))
-    axes.legend(frameon=False, loc="center right")
     axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
-
-
-ABOVE: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from examples.support.figures import FAINT, INK, POINTS, SERIES
 from examples.support.series import Series
@@ -34,13 +34,13 @@ def draw(series: Series, origins: np.ndarray, results: Results) -> Figure:
 def draw_forecasts(axes: Axes, series: Series, origins: np.ndarray, results: Results) -> None:
     """The series, and what was forecast from a few origins that do not overlap."""
     horizon, best = len(results.drawn), results.baselines[0]
-    begin = max(0, origins[0] - horizon)
-    axes.plot(series.times[begin:], series.values[begin:], color=INK, lw=1.1, label="measured")
-    for shown, k in enumerate(np.linspace(0, len(origins) - 1, SHOWN).astype(int)):
+    shown = slice(max(0, origins[0] - horizon), origins[-1] + horizon + 1)
+    axes.plot(series.times[shown], series.values[shown], color=INK, lw=1.1, label="measured")
+    for number, k in enumerate(np.linspace(0, len(origins) - 1, SHOWN).astype(int)):
         when = series.times[origins[k] + 1 + np.arange(horizon)]
         of_network, of_best = results.forecasts["GRU"], results.forecasts[best]
         labels = ("80 % interval", "GRU, median", "what may come", best)
-        inside, middle, may, other = labels if shown == 0 else (None,) * 4
+        inside, middle, may, other = labels if number == 0 else (None,) * 4
         axes.fill_between(
             when,
             of_network.low[:, k],
@@ -59,6 +59,7 @@ def draw_forecasts(axes: Axes, series: Series, origins: np.ndarray, results: Res
     unique = dict(zip(names, handles, strict=True))  # one of the trajectories stands for all
     axes.legend(unique.values(), unique.keys(), loc="upper left", ncols=5, frameon=False)
     axes.set(xlabel=series.labels[0], ylabel=series.labels[1])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.01)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.12 * (high - low))  # for the legend

@@ -32,31 +32,15 @@ def draw(series: Series, origins: np.ndarray, results: Results) -> Figure:
 
 
 def draw_forecasts(axes: Axes, series: Series, origins: np.ndarray, results: Results) -> None:
-    """The series, and what was forecast from a few origins that do not overlap."""
-    horizon, best = len(results.drawn), results.baselines[0]
+    """The series, and what was forecast from a few origins."""
+    horizon = len(results.drawn)
     shown = slice(max(0, origins[0] - horizon), origins[-1] + horizon + 1)
     axes.plot(series.times[shown], series.values[shown], color=INK, lw=1.1, label="measured")
-    for number, k in enumerate(np.linspace(0, len(origins) - 1, SHOWN).astype(int)):
-        when = series.times[origins[k] + 1 + np.arange(horizon)]
-        of_network, of_best = results.forecasts["GRU"], results.forecasts[best]
-        labels = ("80 % interval", "GRU, median", "what may come", best)
-        inside, middle, may, other = labels if number == 0 else (None,) * 4
-        axes.fill_between(
-            when,
-            of_network.low[:, k],
-            of_network.high[:, k],
-            color=SERIES,
-            alpha=0.18,
-            lw=0,
-            label=inside,
-        )
-        lines = results.drawn[:, k, :: results.drawn.shape[-1] // LINES][:, :LINES]
-        axes.plot(when, lines, color=SERIES, alpha=0.35, lw=0.6, label=may)
-        axes.plot(when, of_network.middle[:, k], color=SERIES, lw=1.6, label=middle)
-        axes.plot(when, of_best.middle[:, k], color=POINTS, lw=1.2, ls="--", label=other)
+    for k in np.linspace(0, len(origins) - 1, SHOWN).astype(int):
         axes.axvline(series.times[origins[k]], color=FAINT, lw=0.8, ls=":")
+        draw_outlook(axes, series.times[origins[k] + 1 + np.arange(horizon)], results, k)
     handles, names = axes.get_legend_handles_labels()
-    unique = dict(zip(names, handles, strict=True))  # one of the trajectories stands for all
+    unique = dict(zip(names, handles, strict=True))  # one stands for all of its name
     axes.legend(unique.values(), unique.keys(), loc="upper left", ncols=5, frameon=False)
     axes.set(xlabel=series.labels[0], ylabel=series.labels[1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -64,6 +48,19 @@ def draw_forecasts(axes: Axes, series: Series, origins: np.ndarray, results: Res
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.12 * (high - low))  # for the legend
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_outlook(axes: Axes, when: np.ndarray, results: Results, k: int) -> None:
+    """What was forecast from one origin, by the network and by the best baseline."""
+    best = results.baselines[0]
+    ours, other = results.forecasts["GRU"], results.forecasts[best]
+    band = (ours.low[:, k], ours.high[:, k])
+    axes.fill_between(when, *band, color=SERIES, alpha=0.18, lw=0, label="80 % interval")
+    axes.plot(
+        when, results.drawn[:, k, :LINES], color=SERIES, alpha=0.35, lw=0.6, label="what may come"
+    )
+    axes.plot(when, ours.middle[:, k], color=SERIES, lw=1.6, label="GRU, median")
+    axes.plot(when, other.middle[:, k], color=POINTS, lw=1.2, ls="--", label=best)
 
 
 def draw_errors(axes: Axes, results: Results) -> None:

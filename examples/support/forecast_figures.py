@@ -56,9 +56,8 @@ def draw_outlook(axes: Axes, when: np.ndarray, results: Results, k: int) -> None
     ours, other = results.forecasts["GRU"], results.forecasts[best]
     band = (ours.low[:, k], ours.high[:, k])
     axes.fill_between(when, *band, color=SERIES, alpha=0.18, lw=0, label="80 % interval")
-    axes.plot(
-        when, results.drawn[:, k, :LINES], color=SERIES, alpha=0.35, lw=0.6, label="what may come"
-    )
+    some = results.drawn[:, k, :: results.drawn.shape[-1] // LINES]  # of each network
+    axes.plot(when, some, color=SERIES, alpha=0.35, lw=0.6, label="what may come")
     axes.plot(when, ours.middle[:, k], color=SERIES, lw=1.6, label="GRU, median")
     axes.plot(when, other.middle[:, k], color=POINTS, lw=1.2, ls="--", label=best)
 

@@ -27,7 +27,7 @@ def draw(series: Series, origins: np.ndarray, results: Results) -> Figure:
     draw_forecasts(top.subplots(), series, origins, results)
     draw_errors(left, results)
     draw_coverage(right, results)
-    bottom.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    bottom.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

@@ -11,8 +11,8 @@ fifths the 80 % interval. Gaps are no steps (``mask``).
 The series are two that statsmodels has, sunspots by the year and CO₂ on Mauna Loa by the week, with
 its gaps, or a CSV file. The last fifth is forecast from rolling origins, and scored once, beside
 seasonal naive, four kinds of exponential smoothing and an autoregression, which are fitted anew at
-each origin; the network learnt from what came before the fifth, once. ``--tuning`` scores the fifth
-before, as if the series ended with it: so the options were chosen.
+each origin; the networks learn as often as ``--parts`` says, sunspots five times, CO₂ once.
+``--tuning`` scores the fifth before, as if the series ended with it: so the options were chosen.
 
     python -m examples.forecasting                              sunspots, a minute on one core
     python -m examples.forecasting --data co2
@@ -23,19 +23,20 @@ before, as if the series ended with it: so the options were chosen.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import numpy as np
 import optax
 import tyro
 
 from examples.support import forecast_results, forecaster, outlook
 from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
 from examples.support.folders import set_aside
-from examples.support.forecast_results import Job
+from examples.support.forecast_results import Job, Learnt
 from examples.support.forecaster import Forecaster, Scale
 from examples.support.kept import RUN
 from examples.support.lines import Lines
@@ -77,6 +78,9 @@ class Options:
     """The highest of AdamW; it falls to zero along a cosine."""
     samples: int = 100
     """Trajectories of each network."""
+    parts: int = 1
+    """How many times the networks learn: the origins are cut into so many parts, and each part is
+    forecast by networks that learnt from all that came before it."""
     tuning: bool = False
     """Score the fifth before the last one, as if the series ended there, to choose options on."""
     quick: bool = False
@@ -91,7 +95,7 @@ class Options:
     """Folder of the run: networks, scores, picture. An earlier one is kept beside as .before."""
 
 
-SUNSPOTS = Options(season=11, scale="sqrt", level=True, size=16, noise=0.3)
+SUNSPOTS = Options(season=11, scale="sqrt", level=True, size=16, noise=0.3, parts=5)
 CO2 = Options(data="co2", season=52, every=4, size=48)
 DEFAULTS = {"sunspots": SUNSPOTS, "co2": CO2}
 QUICK = {"size": 8, "members": 2, "batch": 16, "steps": 60, "samples": 50, "learning_rate": 0.01}
@@ -128,27 +132,28 @@ def optimiser(rate: float, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-3))
 
 
-def source_of(job: Job, options: Options) -> Fresh:
-    """Stretches of what is learnt from, drawn anew for each step."""
-    known = Known(job.model, job.series.values[: job.split.stop])
-    draw = functools.partial(known.draw, job.split.stop, SEASONS * job.model.season)
-    what = f"{job.series.name} before {job.split.stop}"
+def source_of(job: Job, stop: int, options: Options) -> Fresh:
+    """Stretches of what came before, drawn anew for each step."""
+    known = Known(job.model, job.series.values[:stop])
+    draw = functools.partial(known.draw, stop, SEASONS * job.model.season)
+    what = f"{job.series.name} before {stop}"
     return Fresh(draw, options.batch, seed=options.seed, what=what)
 
 
-def fit(job: Job, options: Options) -> training.Fitted:
-    """Train; a run that finds its own checkpoints goes on from them."""
+def fit(job: Job, stop: int, options: Options) -> training.Fitted:
+    """Train on what came before; a run that finds its own checkpoints goes on from them."""
     warm_up = job.model.season // 2
     config = {"options": lasting(options), "model": job.model, "draws": tuple(job.draws)}
     every = -(-options.steps // 4)
+    folder = options.out / RUN / f"before-{stop:07}"
     return training.fit(
         forecaster.loss_of(job.model, options.noise, warm_up),
         forecaster.initial_params(job.model, options.seed),
         optimiser(options.learning_rate, options.steps),
-        source_of(job, options),
+        source_of(job, stop, options),
         steps=options.steps,
         key=jax.random.key(options.seed),
-        checkpoints=training.Checkpoints(options.out / RUN, every=every, keep=1, config=config),
+        checkpoints=training.Checkpoints(folder, every=every, keep=1, config=config),
         writers=[Lines(options.steps, lambda record: f"{record['loss']:.3f} nats a step")],
     )
 
@@ -161,14 +166,23 @@ def lasting(options: Options) -> dict[str, Any]:
     return {name: value for name, value in asdict(options).items() if name not in PASSING}
 
 
+def learn(job: Job, options: Options) -> Iterator[Learnt]:
+    """Train for each part of the origins."""
+    for origins in np.array_split(job.split.origins, min(options.parts, len(job.split.origins))):
+        stop = int(origins[0]) + 1
+        fitted = fit(job, stop, options)
+        seconds = fitted.records[-1]["seconds"]
+        print(f"{job.series.name} before value {stop}: {options.steps} steps in {seconds:.0f} s")
+        yield Learnt(origins, fitted.state.params, seconds)
+
+
 def train_and_report(job: Job, options: Options) -> None:
     """Train, forecast beside the baselines, say what came of it, and keep it."""
-    fitted = fit(job, options)
-    last = fitted.records[-1]
-    print(f"{job.series.name}: {options.steps} steps in {last['seconds']:.0f} s")
-    results = forecast_results.compare(job, fitted.state.params)
+    learnt = list(learn(job, options))
+    results = forecast_results.compare(job, learnt)
     forecast_results.say(results)
-    forecast_results.keep(options.out, job, results, lasting(options), last["seconds"])
+    seconds = sum(part.seconds for part in learnt)
+    forecast_results.keep(options.out, job, results, lasting(options), seconds)
 
 
 def begin(options: Options) -> None:
@@ -211,7 +225,7 @@ def check(options: Options) -> None:
     Raises:
         OptionError: an option is out of range.
     """
-    for name in ("every", "size", "members", "batch", "steps", "samples", "horizon"):
+    for name in ("every", "parts", "size", "members", "batch", "steps", "samples", "horizon"):
         at_least_one(name, getattr(options, name))
     positive("learning_rate", options.learning_rate)
     if options.season is not None and options.season < 2:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -413,6 +414,22 @@ def test_a_run_of_another_example_is_refused(tmp_path, capsys):
         with pytest.raises(SystemExit):
             forecasting.command(typed)
         assert "is one of another example" in capsys.readouterr().err
+
+
+def test_each_part_is_forecast_by_what_learnt_before_it(monkeypatch):
+    stops = []
+
+    def fit(job, stop, options):
+        stops.append(stop)
+        return SimpleNamespace(state=SimpleNamespace(params=stop), records=[{"seconds": 0.0}])
+
+    monkeypatch.setattr(forecasting, "fit", fit)
+    job = forecasting.job_of(forecasting.SUNSPOTS)
+    learnt = list(forecasting.learn(job, forecasting.SUNSPOTS))
+    np.testing.assert_array_equal(np.concatenate([p.origins for p in learnt]), job.split.origins)
+    assert len(stops) == 5
+    assert stops[0] == job.split.stop
+    assert all(part.params == part.origins[0] + 1 for part in learnt)  # the first origin is known
 
 
 def test_the_defaults_of_a_series_are_its_own():

@@ -28,6 +28,14 @@ class Job(NamedTuple):
     draws: Draws
 
 
+class Learnt(NamedTuple):
+    """What networks learnt, and the origins that they forecast from."""
+
+    origins: np.ndarray
+    params: Any
+    seconds: float
+
+
 class Results(NamedTuple):
     """What everybody forecast, and how well."""
 
@@ -42,11 +50,13 @@ class Results(NamedTuple):
         return sorted(names, key=lambda name: self.scores[name].mase.mean())
 
 
-def compare(job: Job, params: Any) -> Results:
+def compare(job: Job, learnt: Sequence[Learnt]) -> Results:
     """Forecast from every origin with the network and with each baseline, and score them."""
     values, origins, horizon = job.series.values, job.split.origins, job.draws.horizon
     season = job.model.season
-    drawn = draw_ahead(job.model, params, values, origins, job.draws)
+    drawn = np.concatenate(
+        [draw_ahead(job.model, p.params, values, p.origins, job.draws) for p in learnt], axis=1
+    )
     forecasts = {
         NETWORK: of_trajectories(drawn),
         NAIVE: forecast_baselines.seasonal_naive(values, season, origins, horizon),

@@ -30,7 +30,7 @@ def load(out: Path) -> Saved:
         FileNotFoundError: there is none.
         ValueError: it is damaged, or a run of another example.
     """
-    saved = read_kept(out, "forecasting", "model", Forecaster)[0]
+    saved = read_kept(out, "forecasting", "model", Forecaster)[-1]  # it has learnt from most
     config, params = saved.config, jax.tree.map(jnp.asarray, saved.params)
     return Saved(config["model"], params, Draws(*config["draws"]), config["options"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,7 +22,8 @@ COLOURS = (POINTS, "#009e73", "#cc79a7", "#e69f00", "#999999", INK)  # of all bu
 def draw(series: Series, origins: np.ndarray, results: Results) -> Figure:
     """Forecasts from some origins; below, the scores at each horizon."""
     figure = Figure(figsize=(10.5, 7), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    top, bottom = halves
     left, right = bottom.subplots(1, 2)
     draw_forecasts(top.subplots(), series, origins, results)
     draw_errors(left, results)
@@ -37,7 +38,7 @@ def draw_forecasts(axes: Axes, series: Series, origins: np.ndarray, results: Res
     shown = slice(max(0, origins[0] - horizon), origins[-1] + horizon + 1)
     axes.plot(series.times[shown], series.values[shown], color=INK, lw=1.1, label="measured")
     for k in np.linspace(0, len(origins) - 1, SHOWN).astype(int):
-        axes.axvline(series.times[origins[k]], color=FAINT, lw=0.8, ls=":")
+        axes.axvline(float(series.times[origins[k]]), color=FAINT, lw=0.8, ls=":")
         draw_outlook(axes, series.times[origins[k] + 1 + np.arange(horizon)], results, k)
     handles, names = axes.get_legend_handles_labels()
     unique = dict(zip(names, handles, strict=True))  # one stands for all of its name

@@ -10,7 +10,7 @@ to go on from.
 import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from statsmodels.datasets import co2, sunspots
@@ -40,13 +40,13 @@ def read(data: str) -> Series:
 
 
 def _sunspots() -> Series:
-    table = sunspots.load_pandas().data
+    table: Any = sunspots.load_pandas().data
     values, years = table.SUNACTIVITY.to_numpy(float), table.YEAR.to_numpy(float)
     return Series("sunspots", values, years, ("year", "sunspot number"))
 
 
 def _co2() -> Series:
-    table = co2.load_pandas().data
+    table: Any = co2.load_pandas().data
     days = (table.index - np.datetime64("1958-01-01")).days
     return Series("co2", table.co2.to_numpy(float), 1958 + days / 365.25, ("year", "CO₂, ppm"))
 

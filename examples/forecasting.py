@@ -128,7 +128,8 @@ def job_of(options: Options) -> Job:
 @functools.cache
 def optimiser(rate: float, steps: int) -> optax.GradientTransformation:
     """AdamW with clipping, a warm-up and a cosine that ends at nothing."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, 1 + steps // 20, steps)
+    warm_up = min(1 + steps // 20, steps - 1)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warm_up, steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-3))
 
 

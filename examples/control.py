@@ -16,7 +16,7 @@ what is scored is one whole episode in each of 1,000 new environments, the likel
 step.
 
     python -m examples.control                          T-maze of 20 steps, four minutes on one core
-    python -m examples.control --length 50
+    python -m examples.control --length 50 --unroll 96 --environments 1024 --steps 300
     python -m examples.control --task cartpole
     python -m examples.control --load runs/control --length 40    the same policies, another maze
     python -m examples.control --resume                 go on with a run that was stopped
@@ -126,7 +126,7 @@ def policies_of(options: Options) -> dict[str, Policy]:
 
 @functools.cache
 def optimiser(rate: float, steps: int) -> optax.GradientTransformation:
-    """Adam behind a clip; gradients shrink as episodes get long, so that it has to forget soon."""
+    """Adam behind a clip; its second moments fade soon, as gradients do once walks get straight."""
     schedule = optax.linear_schedule(rate, 0.0, steps)
     return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(schedule, b2=0.99))
 

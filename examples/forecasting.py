@@ -11,7 +11,8 @@ fifths the 80 % interval. Gaps are no steps (``mask``).
 The series are two that statsmodels has, sunspots by the year and CO₂ on Mauna Loa by the week, with
 its gaps, or a CSV file. The last fifth is forecast from rolling origins, beside seasonal naive,
 four kinds of exponential smoothing and an autoregression, fitted anew at each origin; the networks
-learn as often as ``--parts`` says, for sunspots five times, for CO₂ once. ``--tuning`` scores the fifth before, as if the series ended with it: so the options were chosen.
+learn as often as ``--parts`` says, for sunspots five times, for CO₂ once. ``--tuning`` scores
+the fifth before, as if the series ended with it: so the options were chosen.
 
     python -m examples.forecasting                              sunspots, a minute on one core
     python -m examples.forecasting --data co2

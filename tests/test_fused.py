@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import rnnjax
 from rnnjax.kernels import build, call, emit, loop
 from rnnjax.kernels.trace import describe
+from rnnjax.strategies import auto
 from rnnjax.strategies.fused import unavailable
 from rnnjax.testing import FAST_COMPILATION, largest_difference
 from tests.cases import skip_without_compiler
@@ -480,3 +481,29 @@ def test_without_a_compiler_it_says_so(monkeypatch):
     assert "no C++ compiler" in (build.missing() or "")
     with pytest.raises(build.BuildError, match=r"no C\+\+ compiler: .* Install g\+\+"):
         rnnjax.scan(cell, params, xs, strategy=FUSED)
+
+
+# --- Auto ---
+
+
+@pytest.mark.no_compiler
+def test_auto_takes_what_can_be_used(monkeypatch):
+    sizes = (3, 2, 3, 5)
+    monkeypatch.setattr(auto, "MEASURED", {sizes: FUSED})
+    monkeypatch.setattr(auto, "WITHOUT_KERNELS", {sizes: rnnjax.Sequential(defer=True)})
+    xs = jax.ShapeDtypeStruct((4, 2, 3), "float32")
+
+    def pick(cell):
+        return rnnjax.Auto().select(cell, cell.init(jax.random.key(0), 3), xs)
+
+    if build.missing() is None:
+        assert pick(rnnjax.GRU(5))[0] == FUSED
+    strategy, reason = pick(rnnjax.LayerNormGRU(5))
+    assert strategy == rnnjax.Sequential(defer=True)
+    assert "Fused() cannot be used: its update has to compute every hidden unit" in reason
+    monkeypatch.setenv("RNNJAX_CXX", "no-such-compiler")
+    strategy, reason = pick(rnnjax.GRU(5))
+    assert strategy == rnnjax.Sequential(defer=True)
+    assert "there is no C++ compiler" in reason
+    monkeypatch.setenv("RNNJAX_FUSED", "0")
+    assert "RNNJAX_FUSED=0" in pick(rnnjax.GRU(5))[1]

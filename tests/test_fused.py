@@ -209,34 +209,6 @@ def test_a_learnt_initial_carry():
     assert largest_difference(expected, got) < 1e-6
 
 
-def test_auto_takes_kernels_on_a_cpu_alone(monkeypatch):
-    monkeypatch.setattr(auto, "FUSED", tuple(measured.MEASURED))
-    cell = rnnjax.LSTM(21)
-    params, xs = arguments(cell, 9, 2, 2)
-    on_cpu, elsewhere = (
-        rnnjax.Auto().select(cell, params, xs, platform=platform)[0] for platform in ("cpu", "cuda")
-    )
-    assert on_cpu == FUSED
-    assert isinstance(elsewhere, rnnjax.Sequential)
-    results = value_and_grads(cell, params, xs, rnnjax.Auto())
-    assert largest_difference(value_and_grads(cell, params, xs, FUSED), results) < 1e-6
-
-    traced = jax.jit(lambda p, x: rnnjax.scan(cell, p, x)[1]).trace(params, xs)
-    programs = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")}
-    assert "custom_call" in programs["cpu"]
-    assert "while" not in programs["cpu"]
-    assert "custom_call" not in programs["tpu"]
-    assert "while" in programs["tpu"]
-
-
-def test_auto_leaves_small_cells_to_the_scan(monkeypatch):
-    monkeypatch.setattr(auto, "FUSED", tuple(measured.MEASURED))
-    cell = rnnjax.GRU(4)
-    strategy, reason = rnnjax.Auto().select(cell, *arguments(cell, 9, 2, 2))
-    assert isinstance(strategy, rnnjax.Sequential)
-    assert "Fused() is not used: its cell is small" in reason
-
-
 def test_an_exported_program_is_plain(monkeypatch):
     cell = rnnjax.GRU(5)
     params, xs = arguments(cell, 4, 2, 3)
@@ -509,3 +481,58 @@ def test_without_a_compiler_it_says_so(monkeypatch):
     assert "no C++ compiler" in (build.missing() or "")
     with pytest.raises(build.BuildError, match=r"no C\+\+ compiler: .* Install g\+\+"):
         rnnjax.scan(cell, params, xs, strategy=FUSED)
+
+
+# --- Auto ---
+
+
+@pytest.mark.no_compiler
+def test_auto_takes_what_can_be_used(monkeypatch):
+    sizes = (3, 2, 3, 5)
+    monkeypatch.setattr(auto, "MEASURED", {sizes: rnnjax.Sequential(defer=True)})
+    monkeypatch.setattr(auto, "FUSED", (sizes,))
+    monkeypatch.setattr(auto, "SMALLEST", 1)
+    xs = jax.ShapeDtypeStruct((4, 2, 3), "float32")
+
+    def pick(cell):
+        return rnnjax.Auto().select(cell, cell.init(jax.random.key(0), 3), xs)
+
+    if build.missing() is None:
+        assert pick(rnnjax.GRU(5))[0] == FUSED
+    strategy, reason = pick(rnnjax.LayerNormGRU(5))
+    assert strategy == rnnjax.Sequential(defer=True)
+    assert "Fused() is not used: its update has to compute every hidden unit" in reason
+    monkeypatch.setenv("RNNJAX_CXX", "no-such-compiler")
+    strategy, reason = pick(rnnjax.GRU(5))
+    assert strategy == rnnjax.Sequential(defer=True)
+    assert "there is no C++ compiler" in reason
+    monkeypatch.setenv("RNNJAX_FUSED", "0")
+    assert "RNNJAX_FUSED=0" in pick(rnnjax.GRU(5))[1]
+
+
+def test_auto_takes_kernels_on_a_cpu_alone(monkeypatch):
+    monkeypatch.setattr(auto, "FUSED", tuple(measured.MEASURED))
+    cell = rnnjax.LSTM(21)
+    params, xs = arguments(cell, 9, 2, 2)
+    on_cpu, elsewhere = (
+        rnnjax.Auto().select(cell, params, xs, platform=platform)[0] for platform in ("cpu", "cuda")
+    )
+    assert on_cpu == FUSED
+    assert isinstance(elsewhere, rnnjax.Sequential)
+    results = value_and_grads(cell, params, xs, rnnjax.Auto())
+    assert largest_difference(value_and_grads(cell, params, xs, FUSED), results) < 1e-6
+
+    traced = jax.jit(lambda p, x: rnnjax.scan(cell, p, x)[1]).trace(params, xs)
+    programs = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")}
+    assert "custom_call" in programs["cpu"]
+    assert "while" not in programs["cpu"]
+    assert "custom_call" not in programs["tpu"]
+    assert "while" in programs["tpu"]
+
+
+def test_auto_leaves_small_cells_to_the_scan(monkeypatch):
+    monkeypatch.setattr(auto, "FUSED", tuple(measured.MEASURED))
+    cell = rnnjax.GRU(4)
+    strategy, reason = rnnjax.Auto().select(cell, *arguments(cell, 9, 2, 2))
+    assert isinstance(strategy, rnnjax.Sequential)
+    assert "Fused() is not used: its cell is small" in reason

@@ -27,7 +27,7 @@ INLINE void pause_briefly(int& turns) {
   __builtin_ia32_pause();
 #endif
   // With fewer cores than threads, the one waited for may need this core.
-  if (++turns % (1 << 12) == 0) std::this_thread::yield();
+  if (++turns % (1 << 10) == 0) std::this_thread::yield();
 }
 
 struct Barrier {
@@ -54,8 +54,9 @@ INLINE Range share(int n, int thread, int threads) {
   return {(int)((int64_t)n * thread / threads), (int)((int64_t)n * (thread + 1) / threads)};
 }
 
-// Few rows are split by hidden units, which takes a barrier a step; many are split as they are.
-INLINE bool split_units(int rows, int threads) { return rows < 12 * threads; }
+// Few rows are split by hidden units, which takes a barrier a step; more are split as they are,
+// which takes none and so does not wait for a thread that had to leave its core.
+INLINE bool split_units(int rows, int threads) { return rows < 6 * threads; }
 
 // So many threads that a step of each is worth the wait for the others.
 INLINE int useful_threads(int rows, int panels) {

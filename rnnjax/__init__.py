@@ -37,10 +37,12 @@ from rnnjax.cells.lstm import (
     PeepholeLSTM,
     ProjectedLSTM,
 )
+from rnnjax.cells.min_gru import MinGRU, MinLSTM
 from rnnjax.cells.minimal import JANET, MGU, MinimalRNN
 from rnnjax.cells.slstm import SLSTM, SLSTMCarry
 from rnnjax.recurrence import Recurrence, Strategy
 from rnnjax.scan import initial_carry, scan, sequence_noise, step, with_keys
+from rnnjax.strategies.associative import Associative
 from rnnjax.strategies.auto import Auto
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.sequential import Sequential
@@ -72,6 +74,7 @@ __all__ = [
     "MGU",
     "SLSTM",
     "AdditiveAttention",
+    "Associative",
     "Attended",
     "Attention",
     "AttentionDecoder",
@@ -102,6 +105,8 @@ __all__ = [
     "LiGRU",
     "LuongDecoder",
     "Memory",
+    "MinGRU",
+    "MinLSTM",
     "MinimalRNN",
     "MultiplicativeAttention",
     "MultiplicativeLSTM",

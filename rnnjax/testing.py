@@ -16,6 +16,7 @@ from rnnjax.array_typing import Array, Carry, DTypeLike, InDim, Key, Params, PyT
 from rnnjax.cell import Cell, Keyed, feed, one_step, row_shapes, with_context
 from rnnjax.recurrence import Strategy
 from rnnjax.scan import scan, sequence_noise, step, with_keys
+from rnnjax.strategies.associative import Associative
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.sequential import Sequential
 from rnnjax.strategies.unrolled import Unrolled
@@ -40,6 +41,8 @@ STRATEGIES: tuple[Strategy, ...] = (
     Sequential(defer=True),
     Unrolled(),
     Chunked(),
+    Associative(),
+    Associative(block=2),
 )
 """The ways of running a cell, the reference first."""
 

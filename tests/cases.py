@@ -13,7 +13,8 @@ import rnnjax
 from rnnjax.array_typing import Array, Carry, InDim, Key, Params, PyTree
 from rnnjax.cell import feed, hand_down, one_step, with_context
 from rnnjax.checks import as_shapes, features
-from rnnjax.testing import FAST_COMPILATION, random_like
+from rnnjax.testing import FAST_COMPILATION, accepts, random_like
+from tests.linear_equations import LINEAR_EQUATIONS
 
 T, B, D, N, S = 5, 4, 3, 5, 6
 """A prime number of steps; S is the length of the memory that attention reads."""
@@ -89,6 +90,8 @@ CELLS: dict[str, rnnjax.Cell] = {
     "slstm": rnnjax.SLSTM(4, heads=2),
     "indrnn": rnnjax.IndRNN(N),
     "ctrnn": rnnjax.CTRNN(N, dt=0.7),
+    "min_gru": rnnjax.MinGRU(N, activation=jnp.tanh),
+    "min_lstm": rnnjax.MinLSTM(N),
     "bahdanau": rnnjax.BahdanauDecoder(rnnjax.GRU(N), rnnjax.AdditiveAttention(7), 4),
     "input_feeding": rnnjax.InputFeeding(
         rnnjax.LuongDecoder(rnnjax.LSTM(N), rnnjax.MultiplicativeAttention(N), 4, 6)
@@ -112,7 +115,7 @@ IN_DIMS: dict[str, InDim] = {"conv_lstm": (3, 4, 2)}
 CONTRACT = (
     "li_gru", "layer_norm_gru", "mgu", "janet", "minimal_rnn", "peephole_lstm", "coupled_lstm",
     "projected_lstm", "layer_norm_lstm", "multiplicative_lstm", "conv_lstm", "slstm", "indrnn",
-    "ctrnn", "bahdanau", "input_feeding",
+    "ctrnn", "bahdanau", "input_feeding", "min_gru", "min_lstm",
 )  # fmt: skip
 """Held to the oracle under ``Sequential()`` alone: ``check_cell`` holds every strategy to that."""
 
@@ -126,6 +129,12 @@ RUNNERS: dict[str, rnnjax.Strategy] = {
 
 DEFERRED: dict[str, rnnjax.Strategy] = {"sequential_defer": rnnjax.Sequential(defer=True)}
 """With every gated cell."""
+
+PARALLEL: dict[str, rnnjax.Strategy] = {
+    "associative": rnnjax.Associative(),
+    "associative_block": rnnjax.Associative(block=2),
+}
+"""With every cell of ``LINEAR``. T = 5 leaves a shorter last block."""
 
 STRATEGIES: dict[str, rnnjax.Strategy] = {
     **RUNNERS,
@@ -141,6 +150,7 @@ STRATEGIES: dict[str, rnnjax.Strategy] = {
 }
 """With other options, and with what hands on to one of them: on two cells."""
 
+LINEAR = [name for name, cell in CELLS.items() if accepts(rnnjax.Associative(), cell)]
 GATED = [name for name, cell in CELLS.items() if cell.gated() is not None]
 OPTIONS = STRATEGIES.keys() - RUNNERS.keys() - DEFERRED.keys()
 
@@ -165,6 +175,8 @@ class Case:
         """Cast every floating-point array."""
 
         def cast(a: Any) -> Any:
+            if jnp.iscomplexobj(a):
+                return a.astype(jnp.result_type(dtype, jnp.complex64))
             return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -243,6 +255,8 @@ def scalar(tree: PyTree) -> Array:
     """Return a scalar that weighs every entry differently."""
 
     def weigh(a: Array) -> Array:
+        if jnp.iscomplexobj(a):
+            return weigh(jnp.stack([a.real, a.imag]))
         phases = jnp.linspace(0.0, 3.0, a.size, dtype=a.dtype).reshape(a.shape)
         return jnp.sum(jnp.sin(a + phases)).astype(float)
 
@@ -590,6 +604,7 @@ EQUATIONS: dict[type, Callable] = {
     rnnjax.Stack: _stack_of_cells,
     rnnjax.BahdanauDecoder: _bahdanau,
     rnnjax.InputFeeding: _input_feeding,
+    **LINEAR_EQUATIONS,
 }
 
 

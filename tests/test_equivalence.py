@@ -18,7 +18,9 @@ from tests.cases import (
     DEFERRED,
     GATED,
     IN_DIMS,
+    LINEAR,
     OPTIONS,
+    PARALLEL,
     REPRESENTATIVES,
     RUNNERS,
     STRATEGIES,
@@ -49,12 +51,13 @@ def run(c: Case, strategy: Any) -> tuple:
 PAIRS = [(cell, strategy) for cell in CELLS.keys() - CONTRACT for strategy in RUNNERS]
 PAIRS += [(cell, "sequential") for cell in CONTRACT]
 PAIRS += [(cell, strategy) for cell in set(GATED) - set(CONTRACT) for strategy in DEFERRED]
+PAIRS += [(cell, strategy) for cell in LINEAR for strategy in PARALLEL]
 PAIRS += [(cell, strategy) for cell in REPRESENTATIVES for strategy in OPTIONS]
 
 
 @pytest.mark.parametrize(("cell", "strategy"), sorted(PAIRS))
 def test_values_carries_and_gradients_agree_with_plain_loops(cell, strategy):
-    results, gradients = run(case(cell), STRATEGIES[strategy])
+    results, gradients = run(case(cell), (STRATEGIES | PARALLEL)[strategy])
     expected, expected_gradients = oracle(cell)
     for name, expected_result in expected.items():
         assert largest_difference(expected_result, results[name]) < TOLERANCE["float32"], name

@@ -26,9 +26,11 @@ from rnnjax.cell import Cell, Gated, GatedCell, Keyed, Operator, product
 from rnnjax.cells.conv_lstm import ConvLSTM
 from rnnjax.cells.ctrnn import CTRNN
 from rnnjax.cells.elman import Elman
+from rnnjax.cells.gated_delta import GatedDelta
 from rnnjax.cells.gru import GRU, GRUResetBefore, LiGRU
 from rnnjax.cells.indrnn import IndRNN
 from rnnjax.cells.layer_norm import LayerNormGRU, LayerNormLSTM
+from rnnjax.cells.lru import LRU
 from rnnjax.cells.lstm import (
     LSTM,
     CoupledLSTM,
@@ -39,6 +41,8 @@ from rnnjax.cells.lstm import (
 )
 from rnnjax.cells.min_gru import MinGRU, MinLSTM
 from rnnjax.cells.minimal import JANET, MGU, MinimalRNN
+from rnnjax.cells.rg_lru import RGLRU
+from rnnjax.cells.s5 import S5
 from rnnjax.cells.slstm import SLSTM, SLSTMCarry
 from rnnjax.recurrence import Recurrence, Strategy
 from rnnjax.scan import initial_carry, scan, sequence_noise, step, with_keys
@@ -70,8 +74,11 @@ __all__ = [
     "CTRNN",
     "GRU",
     "JANET",
+    "LRU",
     "LSTM",
     "MGU",
+    "RGLRU",
+    "S5",
     "SLSTM",
     "AdditiveAttention",
     "Associative",
@@ -93,6 +100,7 @@ __all__ = [
     "GRUResetBefore",
     "Gated",
     "GatedCell",
+    "GatedDelta",
     "Highway",
     "IndRNN",
     "InputFeeding",

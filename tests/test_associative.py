@@ -1,5 +1,6 @@
 """``Associative``: its promises beyond the table of cells and strategies."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 import rnnjax
-from rnnjax.testing import TOLERANCE, largest_difference
+from rnnjax.strategies.linear_recurrence import linear_recurrence
+from rnnjax.testing import FAST_COMPILATION, TOLERANCE, largest_difference
 from tests.cases import PARALLEL, B, D, T, case
+from tests.test_transforms import transformed
 
 
 def value_and_grad(c, strategy, carry, xs, resets):
@@ -46,3 +49,112 @@ def test_nothing_crosses_a_later_reset(name, strategy, rubbish):
         expected_carry, expected = run(clean, strategy=rnnjax.Sequential())
         assert largest_difference((expected_carry, expected[3:]), (carry, ys[3:])) < 1e-6
         assert not bool(jnp.isfinite(ys[2]).all())
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [("zoneout_min_lstm", "associative_block"), ("gated_delta", "associative")],
+)
+def test_transforms(name, strategy):
+    got, expected = (
+        transformed(name, each, FAST_COMPILATION)
+        for each in (PARALLEL[strategy], rnnjax.Sequential())
+    )
+    for transform in expected:
+        difference = largest_difference(expected[transform], got[transform])
+        assert difference < TOLERANCE["float32"], transform
+    assert largest_difference(got["jvp"], got["vjp"]) < TOLERANCE["float32"]
+    both_ways = got["grad of grad"], got["forward over reverse"]
+    assert largest_difference(*both_ways) < TOLERANCE["float32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [rnnjax.Associative(), rnnjax.Associative(block=256)])
+def test_long_sequences_against_float64(strategy):
+    """The carry takes up numbers of all sizes: a random walk of 131,072 steps that forgets."""
+    cell = rnnjax.MinGRU(4, update_bias=-6.0)
+    params = cell.init(jax.random.key(0), 2)
+    xs = jax.random.normal(jax.random.key(1), (131_072, 1, 2))
+    _, got = rnnjax.scan(cell, params, xs, strategy=strategy)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: a.astype("float64"), (params, xs))
+        _, expected = rnnjax.scan(cell, *wide, strategy=rnnjax.Sequential())
+    error = np.abs(np.asarray(got, float) - np.asarray(expected)).max()
+    assert error < 1e-5 * np.abs(np.asarray(expected)).max()
+
+
+@pytest.mark.parametrize("strategy", PARALLEL.values())
+def test_training_keeps_memory_in_proportion_to_time(strategy):
+    """What is kept is a and h (T, B, N) and what encode and readout keep; no more at twice T."""
+    cell = rnnjax.MinGRU(64)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), 4))
+
+    def temporary_bytes(time):
+        def loss(params, xs):
+            return jnp.sum(rnnjax.scan(cell, params, xs, strategy=strategy)[0] ** 2)
+
+        xs = jax.ShapeDtypeStruct((time, 2, 4), jnp.float32)
+        compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    short, long = temporary_bytes(512), temporary_bytes(1024)
+    array = 512 * 2 * 64 * 4
+    print((long - short) / array)
+    assert long - short < 12 * array
+
+
+@pytest.mark.parametrize("strategy", [*PARALLEL.values(), rnnjax.Associative(block=64)])
+def test_one_step_and_none(strategy):
+    c = case("zoneout_min_lstm")
+    for time in (0, 1):
+        xs = jax.tree.map(lambda a, time=time: a[:time], c.xs._replace(x=jnp.nan_to_num(c.xs.x)))
+        got, expected = (
+            rnnjax.scan(c.cell, c.params, xs, c.carry, resets=c.resets[:time], strategy=each)
+            for each in (strategy, rnnjax.Sequential())
+        )
+        assert largest_difference(expected, got) < TOLERANCE["float32"]
+
+
+def test_bfloat16_accumulates_in_float32():
+    cell = rnnjax.MinLSTM(5, dtype="bfloat16")
+    c = case("min_lstm")
+    xs = jnp.nan_to_num(c.xs)
+    carry, ys = rnnjax.scan(cell, c.params, xs, c.carry, strategy=rnnjax.Associative())
+    expected = rnnjax.scan(cell, c.params, xs, c.carry, strategy=rnnjax.Sequential())
+    assert carry.dtype == jnp.float32
+    assert ys.dtype == jnp.bfloat16
+    # The carry is the one of float32 to its rounding; an output is rounded once.
+    assert largest_difference(expected[0], carry) < TOLERANCE["float32"]
+    assert largest_difference(expected[1], ys) < TOLERANCE["bfloat16"]
+
+
+def test_an_operator_comes_before_the_claims():
+    """A cell that brings an operator knows better than its derivative."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Counting(rnnjax.MinLSTM):
+        def operator(self):
+            return rnnjax.Operator(
+                element=lambda params, u: jnp.ones((self.size,)),
+                combine=jnp.add,
+                apply=lambda steps, carry: carry + steps,
+            )
+
+    c = case("min_lstm")
+    mask = jnp.arange(T)[:, None] < c.lengths[None]
+    options = {"mask": mask, "strategy": rnnjax.Associative()}
+    carry, _ = rnnjax.scan(Counting(5), c.params, jnp.nan_to_num(c.xs), c.carry, **options)
+    assert jnp.allclose(carry, c.carry + c.lengths[:, None], atol=1e-6)
+
+
+def test_the_derivative_is_one_more_scan():
+    """Not the derivative of the rounds: its program has as many additions as two scans."""
+    a = jnp.full((64, 3), 0.5)
+
+    def products(function):
+        text = str(jax.make_jaxpr(function)(a))
+        return text.count(" = mul ")
+
+    forward = products(lambda b: linear_recurrence(a, b))
+    both = products(jax.grad(lambda b: linear_recurrence(a, b).sum()))
+    assert both <= 2 * forward + 8

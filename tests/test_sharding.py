@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-from tests.cases import CELLS, CONTRACT, DEFERRED, GATED, REPRESENTATIVES, RUNNERS
+from tests.cases import (
+    CELLS,
+    CONTRACT,
+    DEFERRED,
+    GATED,
+    LINEAR,
+    PARALLEL,
+    REPRESENTATIVES,
+    RUNNERS,
+)
 
 
 @pytest.mark.slow
@@ -22,11 +31,12 @@ def test_every_cell_and_strategy_on_eight_devices():
     lines = result.stdout.splitlines()
     values = [line for line in lines if line.startswith("values:")]
     collectives = [line for line in lines if line.startswith("collectives:")]
-    assert len(values) == len(REPRESENTATIVES) * len(RUNNERS | DEFERRED)
+    assert len(values) == len(REPRESENTATIVES) * len(RUNNERS | DEFERRED) + len(PARALLEL)
     # Deferred, in shard_map and in a sharded jit.
-    assert len(collectives) == len(CELLS.keys() - CONTRACT) * len(RUNNERS) + len(
-        CONTRACT
-    ) + 2 * len(GATED)
+    others = CELLS.keys() - CONTRACT - set(LINEAR)
+    assert len(collectives) == len(others) * len(RUNNERS) + len(CONTRACT) + 2 * len(GATED) + len(
+        PARALLEL
+    )
 
 
 def test_training_on_eight_devices_is_training_on_one(tmp_path):

@@ -22,6 +22,7 @@ from rnnjax.attention import (
     attention_memory,
 )
 from rnnjax.bidirectional import bidirectional, init_bidirectional
+from rnnjax.causal_conv import causal_conv, causal_conv_step, init_causal_conv
 from rnnjax.cell import Cell, Gated, GatedCell, Keyed, Operator, product
 from rnnjax.cells.conv_lstm import ConvLSTM
 from rnnjax.cells.ctrnn import CTRNN
@@ -137,11 +138,14 @@ __all__ = [
     "Zoneout",
     "attention_memory",
     "bidirectional",
+    "causal_conv",
+    "causal_conv_step",
     "ctc",
     "decoding",
     "diagnostics",
     "drop_connect",
     "init_bidirectional",
+    "init_causal_conv",
     "initial_carry",
     "initializers",
     "interop",

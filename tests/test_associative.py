@@ -158,3 +158,55 @@ def test_the_derivative_is_one_more_scan():
     forward = products(lambda b: linear_recurrence(a, b))
     both = products(jax.grad(lambda b: linear_recurrence(a, b).sum()))
     assert both <= 2 * forward + 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotation(rnnjax.Cell):
+    """Affine, but not elementwise."""
+
+    affine = True
+
+    def init(self, key, in_dim):
+        return {}
+
+    def initial_carry(self, params):
+        return jnp.zeros((3,))
+
+    def step(self, params, carry, u):
+        return jnp.roll(carry, 1) + u
+
+
+def scan_with(cell):
+    params = cell.init(jax.random.key(0), 3)
+    return rnnjax.scan(cell, params, jnp.ones((5, 2, 3)), strategy=rnnjax.Associative())
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: scan_with(rnnjax.LSTM(4)),
+            r"scan: Associative\(\) cannot run LSTM\(4\): its step is not affine and elementwise "
+            r"in the carry, and it has no operator\(\). Use Sequential\(\)",
+        ),
+        (lambda: scan_with(Rotation()), r"Rotation\(\): its step is not elementwise in the carry"),
+        (
+            lambda: scan_with(rnnjax.Stack((rnnjax.MinGRU(4), rnnjax.GRU(4)))),
+            r"cannot run GRU\(4\)",
+        ),
+        (lambda: rnnjax.Associative(block=0), "Associative: block must be at least 1; got 0"),
+        (lambda: rnnjax.LRU(4, r_max=1.1), r"LRU: \|λ\| must start inside the unit disc.* 1.1"),
+        (lambda: rnnjax.LRU(4, r_min=0.9, r_max=0.5), "0 ≤ r_min < r_max ≤ 1"),
+        (lambda: rnnjax.LRU(4, max_phase=7.0), r"LRU: max_phase must be in \(0, 2π\] radians"),
+        (lambda: rnnjax.S5(4, dt_min=-0.1), r"S5: \|λ\| = .* must start inside the unit disc"),
+        (lambda: rnnjax.S5(4, blocks=3), "S5: blocks must divide size = 4; got 3"),
+        (lambda: rnnjax.RGLRU(4, a_max=1.0), "RGLRU: a must start inside the unit disc"),
+        (lambda: rnnjax.RGLRU(4, heads=3), "RGLRU: heads must divide size = 4; got 3"),
+        (lambda: scan_with(rnnjax.RGLRU(4)), "RGLRU: in_dim must be size = 4.* got 3"),
+        (lambda: rnnjax.GatedDelta(4, heads=3), "GatedDelta: heads must divide size = 4; got 3"),
+        (lambda: rnnjax.GatedDelta(4, key_size=0), "GatedDelta: key_size must be at least 1"),
+    ],
+)
+def test_bad_input(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -22,11 +22,15 @@ def value_and_grad(c, strategy, carry, xs, resets):
         results = rnnjax.scan(c.cell, params, xs, carry, resets=resets, strategy=strategy)
         return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(results)), results
 
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(c.params, carry)
+    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    return jax.jit(gradient, compiler_options=FAST_COMPILATION)(c.params, carry)
 
 
-@pytest.mark.parametrize("name", ["min_lstm"])
-@pytest.mark.parametrize("strategy", PARALLEL)
+PAIRS = [("min_lstm", "associative"), ("min_lstm", "associative_block")]
+PAIRS += [("gated_delta", "associative"), ("gated_delta", "associative_block")]
+
+
+@pytest.mark.parametrize(("name", "strategy"), PAIRS[:2] + PAIRS[3:])
 def test_a_reset_before_the_first_step_keeps_a_nan_carry_out(name, strategy):
     c = case(name)
     xs = jax.random.normal(jax.random.key(3), (T, B, D))
@@ -37,8 +41,7 @@ def test_a_reset_before_the_first_step_keeps_a_nan_carry_out(name, strategy):
     assert largest_difference(expected, got) < TOLERANCE["float32"]
 
 
-@pytest.mark.parametrize("name", ["min_lstm"])
-@pytest.mark.parametrize("strategy", PARALLEL)
+@pytest.mark.parametrize(("name", "strategy"), PAIRS[:3])
 @pytest.mark.parametrize("rubbish", [jnp.inf, jnp.nan])
 def test_nothing_crosses_a_later_reset(name, strategy, rubbish):
     c = case(name)

@@ -73,7 +73,9 @@ def _after(recurrence: Recurrence, operator: Operator, spans: Span) -> Carry:
 
     def after(span: Span) -> Carry:
         before = select_rows(span.reset, recurrence.initial, recurrence.carry)
-        applied = jax.vmap(operator.apply)(span.element, before)
+        # What is not taken is applied to something finite, for the sake of gradients.
+        entered = select_rows(span.taken, before, recurrence.initial)
+        applied = jax.vmap(operator.apply)(span.element, entered)
         return select_rows(span.taken, applied, before)
 
     return jax.vmap(after)(spans)

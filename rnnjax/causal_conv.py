@@ -122,8 +122,8 @@ def causal_conv_step(
     checks.booleans("mask", mask, axes)
     checks.booleans("reset", reset, axes)
     mask, reset = (None if a is None else jnp.asarray(a)[None] for a in (mask, reset))
-    carry, ys = _convolve(params, x[None], carry, mask, None, reset)
-    return carry, ys[0]
+    after, ys = _convolve(params, x[None], carry, mask, None, reset)
+    return after, ys[0]
 
 
 def _check(

@@ -179,6 +179,29 @@ class Rotation(rnnjax.Cell):
         return jnp.roll(carry, 1) + u
 
 
+@dataclasses.dataclass(frozen=True)
+class Counter(Rotation):
+    """Affine and elementwise, in integers."""
+
+    elementwise = True
+
+    def initial_carry(self, params):
+        return jnp.zeros((3,), int)
+
+    def step(self, params, carry, u):
+        return carry + 1
+
+
+def open_time():
+    """Export with T left open."""
+    (time,) = jax.export.symbolic_shape("t")
+    xs = jax.ShapeDtypeStruct((time, 2, 3), jnp.float32)
+    cell = rnnjax.MinGRU(4)
+    params = cell.init(jax.random.key(0), 3)
+    scan = functools.partial(rnnjax.scan, cell, params, strategy=rnnjax.Associative())
+    return jax.export.export(jax.jit(scan))(xs)
+
+
 def scan_with(cell):
     params = cell.init(jax.random.key(0), 3)
     return rnnjax.scan(cell, params, jnp.ones((5, 2, 3)), strategy=rnnjax.Associative())
@@ -197,6 +220,8 @@ def scan_with(cell):
             lambda: scan_with(rnnjax.Stack((rnnjax.MinGRU(4), rnnjax.GRU(4)))),
             r"cannot run GRU\(4\)",
         ),
+        (lambda: scan_with(Counter()), r"floating-point or complex .* of Counter\(\) holds int32"),
+        (open_time, "Associative must know T, and it is open in this program, t"),
         (lambda: rnnjax.Associative(block=0), "Associative: block must be at least 1; got 0"),
         (lambda: rnnjax.LRU(4, r_max=1.1), r"LRU: \|λ\| must start inside the unit disc.* 1.1"),
         (lambda: rnnjax.LRU(4, r_min=0.9, r_max=0.5), "0 ≤ r_min < r_max ≤ 1"),
@@ -211,5 +236,19 @@ def scan_with(cell):
     ],
 )
 def test_bad_input(call, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         call()
+
+
+def test_a_stack_of_linear_cells():
+    """Layers of different kinds, with residuals, from a carry, in reverse."""
+    stack = rnnjax.Stack((rnnjax.MinGRU(6), rnnjax.LRU(5), rnnjax.RGLRU(6)), residual=True)
+    params = stack.init(jax.random.key(0), 6)
+    xs = jax.random.normal(jax.random.key(1), (T, B, 6))
+    carry, _ = rnnjax.scan(stack, params, xs)
+    options = {"lengths": jnp.array([0, 1, T, 2]), "reverse": True}
+    got, expected = (
+        rnnjax.scan(stack, params, xs, carry, strategy=strategy, **options)
+        for strategy in (rnnjax.Associative(), rnnjax.Sequential())
+    )
+    assert largest_difference(expected, got) < TOLERANCE["float32"]

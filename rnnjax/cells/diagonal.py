@@ -1,5 +1,6 @@
 """What diagonal state spaces share: a complex state, read in and read out by dense matrices."""
 
+import abc
 import dataclasses
 from typing import ClassVar, NamedTuple
 
@@ -50,13 +51,13 @@ class DiagonalStateSpace(Cell):
             dtype = checks.inexact_dtype(name, field, getattr(self, field))
             object.__setattr__(self, field, dtype)
 
+    @abc.abstractmethod
     def eigenvalues(self, params: Params) -> Array:
         """Return λ (N,), complex."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def input_scale(self, params: Params) -> Array:
         """Return κ (N,)."""
-        raise NotImplementedError
 
     def initial_carry(self, params: Params) -> Array:
         """Return zeros (N,), complex."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnjax import checks
 from rnnjax.array_typing import Array, InDim, Key, Params
@@ -112,7 +113,7 @@ class S5(DiagonalStateSpace):
         return rate, rate * jnp.exp(log_dt).astype(rate.dtype)
 
 
-def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
+def hippo_normal(size: int) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
     """Return eigenvalues (P / 2,), of positive frequency, and eigenvectors (P, P / 2) of HiPPO-N.
 
     A = −½ I − S with the skew-symmetric S_nk = ±√((n + ½)(k + ½)), + for n > k (Gu et al. 2022).
@@ -132,7 +133,7 @@ def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
     return -0.5 + 1j * frequencies[size // 2 :], vectors[:, size // 2 :]
 
 
-def _complex_product(indices: str, real: Array, matrix: np.ndarray) -> list[Array]:
+def _complex_product(indices: str, real: Array, matrix: NDArray[np.complex128]) -> list[Array]:
     """Return the real and the imaginary part of a product of a real and a complex array."""
     return [
         jnp.einsum(indices, real, jnp.asarray(part, real.dtype))

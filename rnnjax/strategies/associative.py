@@ -35,8 +35,9 @@ class Associative(Strategy):
             turns. None: no blocks.
 
     Raises:
+        TypeError: from ``scan``, for an affine cell whose carry holds integers.
         ValueError: when ``block`` is below 1; from ``scan``, for a cell that is neither affine and
-            elementwise nor has an operator.
+            elementwise nor has an operator, and in an exported program that leaves T open.
 
     Example:
         >>> import jax, rnnjax
@@ -72,6 +73,7 @@ class Associative(Strategy):
             turned = recurrence.replace(inputs=_reversed(recurrence.inputs), reverse=False)
             carry, ys = self.run(turned)
             return carry, _reversed(ys)
+        _check(recurrence)
         us = recurrence.all_steps(Recurrence.encode, recurrence.inputs)
         operator = recurrence.cell.operator()
         if operator is None:
@@ -80,6 +82,23 @@ class Associative(Strategy):
             carries = prefixes.carries(recurrence, operator, us, self.block)
         ys = recurrence.all_steps(Recurrence.readout, carries, us, recurrence.inputs)
         return jax.tree.map(lambda a: a[-1], carries), ys
+
+
+def _check(recurrence: Recurrence) -> None:
+    """Refuse what only the arguments show: an open T, and a carry that has no derivative."""
+    name = checks.describe(recurrence.cell)
+    if not isinstance(recurrence.time, int):
+        raise ValueError(
+            f"scan: Associative must know T, and it is open in this program, {recurrence.time}. "
+            f"Use Sequential(), or export for one T."
+        )
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(recurrence.carry)}
+    counted = [kind.name for kind in kinds if not jnp.issubdtype(kind, jnp.inexact)]
+    if counted and recurrence.cell.operator() is None:
+        raise TypeError(
+            f"scan: Associative needs a carry of floating-point or complex numbers; that of {name} "
+            f"holds {counted[0]}. Use Sequential(), or give the cell an operator()."
+        )
 
 
 def _reversed(tree: PyTree) -> PyTree:

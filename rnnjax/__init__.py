@@ -22,13 +22,16 @@ from rnnjax.attention import (
     attention_memory,
 )
 from rnnjax.bidirectional import bidirectional, init_bidirectional
+from rnnjax.causal_conv import causal_conv, causal_conv_step, init_causal_conv
 from rnnjax.cell import Cell, Gated, GatedCell, Keyed, Operator, product
 from rnnjax.cells.conv_lstm import ConvLSTM
 from rnnjax.cells.ctrnn import CTRNN
 from rnnjax.cells.elman import Elman
+from rnnjax.cells.gated_delta import GatedDelta
 from rnnjax.cells.gru import GRU, GRUResetBefore, LiGRU
 from rnnjax.cells.indrnn import IndRNN
 from rnnjax.cells.layer_norm import LayerNormGRU, LayerNormLSTM
+from rnnjax.cells.lru import LRU
 from rnnjax.cells.lstm import (
     LSTM,
     CoupledLSTM,
@@ -37,10 +40,14 @@ from rnnjax.cells.lstm import (
     PeepholeLSTM,
     ProjectedLSTM,
 )
+from rnnjax.cells.min_gru import MinGRU, MinLSTM
 from rnnjax.cells.minimal import JANET, MGU, MinimalRNN
+from rnnjax.cells.rg_lru import RGLRU
+from rnnjax.cells.s5 import S5
 from rnnjax.cells.slstm import SLSTM, SLSTMCarry
 from rnnjax.recurrence import Recurrence, Strategy
 from rnnjax.scan import initial_carry, scan, sequence_noise, step, with_keys
+from rnnjax.strategies.associative import Associative
 from rnnjax.strategies.auto import Auto
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.fused import Fused
@@ -69,10 +76,14 @@ __all__ = [
     "CTRNN",
     "GRU",
     "JANET",
+    "LRU",
     "LSTM",
     "MGU",
+    "RGLRU",
+    "S5",
     "SLSTM",
     "AdditiveAttention",
+    "Associative",
     "Attended",
     "Attention",
     "AttentionDecoder",
@@ -92,6 +103,7 @@ __all__ = [
     "GRUResetBefore",
     "Gated",
     "GatedCell",
+    "GatedDelta",
     "Highway",
     "IndRNN",
     "InputFeeding",
@@ -104,6 +116,8 @@ __all__ = [
     "LiGRU",
     "LuongDecoder",
     "Memory",
+    "MinGRU",
+    "MinLSTM",
     "MinimalRNN",
     "MultiplicativeAttention",
     "MultiplicativeLSTM",
@@ -126,11 +140,14 @@ __all__ = [
     "Zoneout",
     "attention_memory",
     "bidirectional",
+    "causal_conv",
+    "causal_conv_step",
     "ctc",
     "decoding",
     "diagnostics",
     "drop_connect",
     "init_bidirectional",
+    "init_causal_conv",
     "initial_carry",
     "initializers",
     "interop",

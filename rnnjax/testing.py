@@ -17,6 +17,7 @@ from rnnjax.cell import Cell, Keyed, feed, one_step, row_shapes, with_context
 from rnnjax.kernels import build
 from rnnjax.recurrence import Strategy
 from rnnjax.scan import scan, sequence_noise, step, with_keys
+from rnnjax.strategies.associative import Associative
 from rnnjax.strategies.chunked import Chunked
 from rnnjax.strategies.fused import Fused
 from rnnjax.strategies.sequential import Sequential
@@ -43,6 +44,8 @@ STRATEGIES: tuple[Strategy, ...] = (
     Unrolled(),
     Chunked(),
     Fused(),
+    Associative(),
+    Associative(block=2),
 )
 """The ways of running a cell, the reference first; ``Fused`` where it can be compiled."""
 
@@ -317,12 +320,21 @@ def _tangent(case: _Case, at: Carry, along: Carry) -> Carry:
 def _check_affine(case: _Case) -> None:
     if not case.cell.affine:
         return
-    message = f"{case.name} claims affine, but its step is not affine in the carry. Drop the claim."
+    message = f"{case.name} claims affine, but its step is not affine in the carry"
     a, b, along = (jax.tree.map(lambda leaf, k=k: leaf[k], case.carry) for k in range(3))
     slope = _tangent(case, a, along)
-    _require_close(slope, _tangent(case, b, along), case.tolerance, message)
-    turned = _tangent(case, a, jax.tree.map(_turn, along))
-    _require_close(jax.tree.map(_turn, slope), turned, case.tolerance, message)
+    elsewhere = _tangent(case, b, along)
+    _require_close(
+        slope, elsewhere, case.tolerance,
+        f"{message}: the slope of its entry {_worst(slope, elsewhere)} changes with the carry. "
+        f"Drop the claim.",
+    )  # fmt: skip
+    turned, expected = _tangent(case, a, jax.tree.map(_turn, along)), jax.tree.map(_turn, slope)
+    _require_close(
+        expected, turned, case.tolerance,
+        f"{message}: its entry {_worst(expected, turned)} is not holomorphic, as Re and conj are "
+        f"not. Drop the claim.",
+    )  # fmt: skip
 
 
 def _check_elementwise(case: _Case) -> None:
@@ -335,9 +347,22 @@ def _check_elementwise(case: _Case) -> None:
         spread = jax.tree.map(lambda c, m: jnp.where(c, jnp.zeros_like(m), m), chosen, moved)
         _require(
             not any(bool(leaf.any()) for leaf in jax.tree.leaves(spread)),
-            f"{case.name} claims elementwise, but an entry of its next carry depends on another "
-            f"entry of the carry. Drop the claim.",
+            f"{case.name} claims elementwise, but the entry {_worst(spread)} of its next carry "
+            f"depends on another entry of the carry. Drop the claim.",
         )
+
+
+def _worst(a: PyTree, b: PyTree | None = None) -> str:
+    """Name the entry in which two pytrees differ most, or the largest of one: ``.c[3]``."""
+    gaps = a if b is None else jax.tree.map(jnp.subtract, a, b)
+    # NaN is the largest of all, and argmax takes it for that.
+    sizes = [(path, np.abs(np.asarray(leaf))) for path, leaf in jax.tree.leaves_with_path(gaps)]
+    path, leaf = max(
+        ((path, size) for path, size in sizes if size.size),
+        key=lambda entry: np.nan_to_num(entry[1].max(), nan=np.inf),
+    )
+    index = ", ".join(str(int(n)) for n in np.unravel_index(leaf.argmax(), leaf.shape))
+    return f"carry{jax.tree_util.keystr(path)}" + (f"[{index}]" if index else "")
 
 
 def _halves(tree: PyTree) -> Iterator[PyTree]:
@@ -388,8 +413,10 @@ def _check_operator(case: _Case) -> None:
     left = operator.combine(operator.combine(a, b), c)
     right = operator.combine(a, operator.combine(b, c))
     _require_close(
-        left, right, case.tolerance, f"{case.name}.operator().combine must be associative."
-    )
+        left, right, case.tolerance,
+        f"{case.name}.operator().combine must be associative: (a b) c and a (b c) differ. Its "
+        f"first argument is the earlier step.",
+    )  # fmt: skip
     stepped = carry
     for u in us:
         stepped = case.cell.step(params, stepped, u)

@@ -15,7 +15,8 @@ from rnnjax.array_typing import Array, Carry, InDim, Key, Params, PyTree
 from rnnjax.cell import feed, hand_down, one_step, with_context
 from rnnjax.checks import as_shapes, features
 from rnnjax.kernels import build
-from rnnjax.testing import FAST_COMPILATION, random_like
+from rnnjax.testing import FAST_COMPILATION, accepts, random_like
+from tests.linear_equations import LINEAR_EQUATIONS
 
 T, B, D, N, S = 5, 4, 3, 5, 6
 """A prime number of steps; S is the length of the memory that attention reads."""
@@ -91,6 +92,13 @@ CELLS: dict[str, rnnjax.Cell] = {
     "slstm": rnnjax.SLSTM(4, heads=2),
     "indrnn": rnnjax.IndRNN(N),
     "ctrnn": rnnjax.CTRNN(N, dt=0.7),
+    "min_gru": rnnjax.MinGRU(N, activation=jnp.tanh),
+    "min_lstm": rnnjax.MinLSTM(N),
+    "lru": rnnjax.LRU(N),
+    "s5": rnnjax.S5(N),
+    "rg_lru": rnnjax.RGLRU(4, heads=2),
+    "gated_delta": rnnjax.GatedDelta(6, heads=2, key_size=2),
+    "zoneout_min_lstm": rnnjax.Zoneout(rnnjax.MinLSTM(N), rate=0.3),
     "bahdanau": rnnjax.BahdanauDecoder(rnnjax.GRU(N), rnnjax.AdditiveAttention(7), 4),
     "input_feeding": rnnjax.InputFeeding(
         rnnjax.LuongDecoder(rnnjax.LSTM(N), rnnjax.MultiplicativeAttention(N), 4, 6)
@@ -108,7 +116,7 @@ CELLS: dict[str, rnnjax.Cell] = {
     "stack_residual": rnnjax.Stack((rnnjax.GRU(N), rnnjax.Zoneout(rnnjax.GRU(N))), residual=True),
 }
 
-IN_DIMS: dict[str, InDim] = {"conv_lstm": (3, 4, 2)}
+IN_DIMS: dict[str, InDim] = {"conv_lstm": (3, 4, 2), "rg_lru": 4}
 """The shape of one input of the cells that do not read (D,)."""
 
 CONTRACT = (
@@ -139,6 +147,12 @@ FUSIBLE = (
 )  # fmt: skip
 """Gated cells with the default product and an elementwise update."""
 
+PARALLEL: dict[str, rnnjax.Strategy] = {
+    "associative": rnnjax.Associative(),
+    "associative_block": rnnjax.Associative(block=2),
+}
+"""With cells of ``LINEAR``. T = 5 leaves a shorter last block."""
+
 STRATEGIES: dict[str, rnnjax.Strategy] = {
     **RUNNERS,
     **DEFERRED,
@@ -156,6 +170,8 @@ STRATEGIES: dict[str, rnnjax.Strategy] = {
 }
 """With other options, and with what hands on to one of them: on two cells."""
 
+LINEAR = [name for name, cell in CELLS.items() if accepts(rnnjax.Associative(), cell)]
+"""Held to the oracle under ``Associative()``, and two of them under all else."""
 GATED = [name for name, cell in CELLS.items() if cell.gated() is not None]
 OPTIONS = STRATEGIES.keys() - RUNNERS.keys() - DEFERRED.keys() - FUSED.keys()
 
@@ -168,6 +184,9 @@ def skip_without_compiler(strategy: str = "fused") -> None:
 
 REPRESENTATIVES = ("zoneout", "gru")
 """For what is tested once a strategy: an LSTM under a stochastic wrapper, and a plain cell."""
+
+LINEAR_REPRESENTATIVES = ("zoneout_min_lstm", "gated_delta")
+"""The same for ``PARALLEL``: an affine cell under a wrapper, and an operator of the cell's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +206,8 @@ class Case:
         """Cast every floating-point array."""
 
         def cast(a: Any) -> Any:
+            if jnp.iscomplexobj(a):
+                return a.astype("complex128" if dtype == "float64" else "complex64")
             return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -265,6 +286,8 @@ def scalar(tree: PyTree) -> Array:
     """Return a scalar that weighs every entry differently."""
 
     def weigh(a: Array) -> Array:
+        if jnp.iscomplexobj(a):
+            return weigh(jnp.stack([a.real, a.imag]))
         phases = jnp.linspace(0.0, 3.0, a.size, dtype=a.dtype).reshape(a.shape)
         return jnp.sum(jnp.sin(a + phases)).astype(float)
 
@@ -612,6 +635,7 @@ EQUATIONS: dict[type, Callable] = {
     rnnjax.Stack: _stack_of_cells,
     rnnjax.BahdanauDecoder: _bahdanau,
     rnnjax.InputFeeding: _input_feeding,
+    **LINEAR_EQUATIONS,
 }
 
 

@@ -27,6 +27,9 @@ from tests.cases import (
     FUSED,
     GATED,
     IN_DIMS,
+    LINEAR,
+    LINEAR_REPRESENTATIVES,
+    PARALLEL,
     REPRESENTATIVES,
     RUNNERS,
     STRATEGIES,
@@ -40,7 +43,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 TIME, BATCH = 4, 8
 # Cells of the contract are made of the parts of the others: one loop of theirs is enough.
-PAIRS = [(cell, runner) for runner in RUNNERS for cell in CELLS if cell not in CONTRACT]
+NAMES = [cell for cell in CELLS if cell not in CONTRACT and cell not in LINEAR]
+PAIRS = [(cell, runner) for runner in RUNNERS for cell in NAMES]
 PAIRS += [(cell, "sequential") for cell in CONTRACT]
 PAIRS += [(cell, runner) for runner in DEFERRED for cell in GATED]
 MERGED = ("lstm", "gru")
@@ -240,6 +244,9 @@ if __name__ == "__main__":
             check_collectives(name, "fused", FUSED["fused"])
             check_collectives_of_jit(name, "fused", FUSED["fused"])
             check_rows_stay(name)
+    for name, (label, strategy) in zip(LINEAR_REPRESENTATIVES, PARALLEL.items(), strict=True):
+        check_values(name, label, strategy)
+        check_collectives(name, label, strategy)
     for label, strategy in DEFERRED.items():
         for name in GATED:
             check_collectives_of_jit(name, label, strategy)

@@ -123,6 +123,39 @@ class WrongOperator(Decay):
 
 
 @dataclasses.dataclass(frozen=True)
+class NotAssociative(Decay):
+    def operator(self):
+        return super().operator()._replace(combine=lambda a, b: (a[0] - b[0], a[1] + b[1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class BendsOneEntry(Decay):
+    """Two leaves, one entry of one of them bent."""
+
+    def initial_carry(self, params):
+        return {"a": jnp.zeros((3,)), "b": jnp.zeros((3,))}
+
+    def step(self, params, carry, u):
+        b = carry["b"]
+        return {"a": 0.5 * carry["a"] + u, "b": b.at[2].set(b[2] ** 2)}
+
+    def operator(self):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class NotHolomorphic(Decay):
+    def initial_carry(self, params):
+        return jnp.zeros((3,), jnp.complex64)
+
+    def step(self, params, carry, u):
+        return 0.5 * jnp.conj(carry) + u.astype(carry.dtype)
+
+    def operator(self):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
 class WrongGates(Decay):
     def gates(self, params, carry, u):
         return {"f": jnp.log(-jnp.ones((3,)))}
@@ -163,9 +196,12 @@ class StepBesideUpdate(BiasInMix):
         (NarrowCarry, "at least float32"),
         (CountsItsSteps, "same step for the same arguments"),
         (NotFiniteAtZero, "finite gradients at x = 0"),
-        (NotAffine, "claims affine"),
-        (NotElementwise, "claims elementwise"),
-        (WrongOperator, r"operator\(\)"),
+        (NotAffine, r"claims affine.* the slope of its entry carry\[\d\] changes"),
+        (BendsOneEntry, r"claims affine.* its entry carry\['b'\]\[2\] changes"),
+        (NotHolomorphic, r"claims affine.* its entry carry\[\d\] is not holomorphic"),
+        (NotElementwise, r"claims elementwise, but the entry carry\[\d\] .* depends on another"),
+        (WrongOperator, r"operator\(\) must give the carry that stepping gives"),
+        (NotAssociative, r"operator\(\).combine must be associative"),
         (WrongGates, "gates must return"),
         (BiasInMix, "linear in the hidden vector"),
         (StepBesideUpdate, "must be its step"),

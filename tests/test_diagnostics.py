@@ -13,14 +13,15 @@ from rnnjax import diagnostics
 from rnnjax.diagnostics import gradient_norms
 from rnnjax.initializers import Chrono, Orthogonal
 from rnnjax.testing import FAST_COMPILATION
-from tests.cases import CELLS, case
+from tests.cases import CELLS, LINEAR, case
 
 QUICK = ("lstm", "attend")
 """Cells whose gradients are compared in every run; the others only in the long one."""
 
 
 def every_cell():
-    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CELLS]
+    names = [name for name in CELLS if name not in LINEAR]
+    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
 
 
 # Gradient norms

@@ -20,7 +20,10 @@ from tests.cases import (
     FUSIBLE,
     GATED,
     IN_DIMS,
+    LINEAR,
+    LINEAR_REPRESENTATIVES,
     OPTIONS,
+    PARALLEL,
     REPRESENTATIVES,
     RUNNERS,
     STRATEGIES,
@@ -49,17 +52,19 @@ def run(c: Case, strategy: Any) -> tuple:
     return compiled(c, strategy)()
 
 
-PAIRS = [(cell, strategy) for cell in CELLS.keys() - CONTRACT for strategy in RUNNERS]
+PAIRS = [(cell, strategy) for cell in CELLS.keys() - CONTRACT - set(LINEAR) for strategy in RUNNERS]
 PAIRS += [(cell, "sequential") for cell in CONTRACT]
 PAIRS += [(cell, strategy) for cell in set(GATED) - set(CONTRACT) for strategy in DEFERRED]
 PAIRS += [(cell, strategy) for cell in set(FUSIBLE) - set(CONTRACT) for strategy in FUSED]
+PAIRS += [(cell, "associative") for cell in LINEAR]
+PAIRS += [(cell, "associative_block") for cell in LINEAR_REPRESENTATIVES]
 PAIRS += [(cell, strategy) for cell in REPRESENTATIVES for strategy in OPTIONS]
 
 
 @pytest.mark.parametrize(("cell", "strategy"), sorted(PAIRS))
 def test_values_carries_and_gradients_agree_with_plain_loops(cell, strategy):
     skip_without_compiler(strategy)
-    results, gradients = run(case(cell), STRATEGIES[strategy])
+    results, gradients = run(case(cell), (STRATEGIES | PARALLEL)[strategy])
     expected, expected_gradients = oracle(cell)
     for name, expected_result in expected.items():
         assert largest_difference(expected_result, results[name]) < TOLERANCE["float32"], name
@@ -195,7 +200,15 @@ def test_the_same_run_twice_is_the_same_bit_for_bit():
 
 @pytest.mark.parametrize(
     "cell",
-    ["elman", "gru_reset_before", "attend", "stack_residual", "variational_dropout", *CONTRACT],
+    [
+        "elman",
+        "gru_reset_before",
+        "attend",
+        "stack_residual",
+        "variational_dropout",
+        *CONTRACT,
+        "lru",
+    ],
 )
 @pytest.mark.slow
 def test_the_contract(cell):

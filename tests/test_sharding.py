@@ -7,7 +7,16 @@ import sys
 import pytest
 
 from rnnjax.kernels import build
-from tests.cases import CELLS, CONTRACT, DEFERRED, GATED, REPRESENTATIVES, RUNNERS
+from tests.cases import (
+    CELLS,
+    CONTRACT,
+    DEFERRED,
+    GATED,
+    LINEAR,
+    PARALLEL,
+    REPRESENTATIVES,
+    RUNNERS,
+)
 
 
 @pytest.mark.slow
@@ -24,10 +33,12 @@ def test_every_cell_and_strategy_on_eight_devices():
     values = [line for line in lines if line.startswith("values:")]
     collectives = [line for line in lines if line.startswith("collectives:")]
     merged, fused = 2, len(REPRESENTATIVES) * (build.missing() is None)
-    assert len(values) == len(REPRESENTATIVES) * len(RUNNERS | DEFERRED) + merged + fused
+    plain = len(REPRESENTATIVES) * len(RUNNERS | DEFERRED)
+    assert len(values) == plain + merged + fused + len(PARALLEL)
     # Deferred and fused, in shard_map and in a sharded jit; merged in a sharded jit.
-    plain = len(CELLS.keys() - CONTRACT) * len(RUNNERS) + len(CONTRACT)
-    assert len(collectives) == plain + 2 * len(GATED) + merged + 2 * fused
+    others = CELLS.keys() - CONTRACT - set(LINEAR)
+    plain = len(others) * len(RUNNERS) + len(CONTRACT) + 2 * len(GATED)
+    assert len(collectives) == plain + merged + 2 * fused + len(PARALLEL)
 
 
 def test_training_on_eight_devices_is_training_on_one(tmp_path):

@@ -25,7 +25,7 @@ from tests.cases import oracle as oracle_of
 TIME = 4
 
 
-def transformed(name, strategy):
+def transformed(name, strategy, compiler_options=None):
     """Return one program's results of vmap, mapped weights, jvp, grad and grad of grad."""
     c = case(name, TIME)
 
@@ -57,7 +57,7 @@ def transformed(name, strategy):
             "forward over reverse": jax.jvp(gradient, primal, tangent)[1],
         }
 
-    return jax.jit(all_of)(primal, tangent, several)
+    return jax.jit(all_of, compiler_options=compiler_options)(primal, tangent, several)
 
 
 @functools.cache

@@ -1,0 +1,135 @@
+"""The linear recurrence h_t = a_t ⊙ h_{t−1} + b_t, solved in parallel over time.
+
+It is a bidiagonal system of equations, h_t − a_t ⊙ h_{t−1} = b_t, and differentiated as one: the
+tangent of its solution solves the same system with the right-hand side δb_t + δa_t ⊙ h_{t−1}, and
+the transposed system is a recurrence from the last step to the first. So either derivative costs
+one more solution and keeps nothing but a and h.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.array_typing import Array, Bool, PyTree
+from rnnjax.placement import vary, varying_axes
+
+
+def linear_recurrence(
+    a: Array, b: Array, cut: Bool[Array, "T ..."] | None = None, *, block: int | None = None
+) -> Array:
+    """Return every h_t = a_t ⊙ h_{t−1} + b_t with h_{−1} = 0; where cut_t, h_t = b_t.
+
+    A cut is a selection, so that neither NaN nor Inf of h_{t−1} crosses it.
+
+    Args:
+        a: (T, …), real or complex.
+        b: (T, …), as a.
+        cut: (T, …), of the leading axes of a; None: no cuts.
+        block: as in ``Associative``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a, b = jnp.full((4,), 0.5), jnp.ones((4,))
+        >>> linear_recurrence(a, b).tolist()
+        [1.0, 1.5, 1.75, 1.875]
+        >>> linear_recurrence(a, b, jnp.array([False, False, True, False])).tolist()
+        [1.0, 1.5, 1.0, 1.5]
+    """
+    if cut is not None:
+        cut = jax.lax.expand_dims(cut, range(cut.ndim, a.ndim))
+
+    def system(h: Array) -> Array:
+        return h - a * _unless(cut, shift(h))
+
+    def solve(_: Callable, b: Array) -> Array:
+        return _solve(Affine(a, b, cut), block)
+
+    def transpose_solve(_: Callable, b: Array) -> Array:
+        # h_t = b_t + a_{t+1} ⊙ h_{t+1}
+        later = shift(a[::-1]), None if cut is None else shift(cut[::-1])
+        return _solve(Affine(later[0], b[::-1], later[1]), block)[::-1]
+
+    return jax.lax.custom_linear_solve(system, b, solve, transpose_solve)
+
+
+def shift(tree: PyTree) -> PyTree:
+    """Return what stands one place earlier on the first axis; zero in the first place."""
+    return jax.tree.map(lambda a: jnp.concatenate([jnp.zeros_like(a[:1]), a[:-1]]), tree)
+
+
+class Affine(NamedTuple):
+    """h → a ⊙ h + b, and with a cut anywhere h → b."""
+
+    a: Array
+    b: Array
+    cut: Array | None
+
+    def then(self, later: "Affine") -> "Affine":
+        """Return the map that takes this one and then the later one."""
+        b = later.a * _unless(later.cut, self.b) + later.b
+        a = later.a * _unless(later.cut, self.a)
+        cut = None if later.cut is None or self.cut is None else self.cut | later.cut
+        return Affine(a, b, cut)
+
+
+def _unless(cut: Array | None, h: Array) -> Array:
+    return h if cut is None else jnp.where(cut, jnp.zeros((), h.dtype), h)
+
+
+def _solve(steps: Affine, block: int | None) -> Array:
+    """Return the b of all prefixes."""
+    if block is not None:
+        return _solve_blocks(steps, block)
+    return jax.lax.associative_scan(Affine.then, steps).b
+
+
+def _solve_blocks(steps: Affine, size: int) -> Array:
+    """Sum up each block step by step, the blocks associatively, and run each from its start."""
+    time = steps.b.shape[0]
+    blocks = jax.tree.map(lambda a: split_blocks(a, size), steps)  # (size, T / size, …)
+    first = jax.tree.map(lambda a: a[0], blocks)
+    nothing = Affine(jnp.ones_like(first.a), jnp.zeros_like(first.b), _no(first.cut))
+    nothing = vary(nothing, varying_axes(blocks))
+    whole, _ = jax.lax.scan(lambda e, step: (e.then(step), None), nothing, blocks)
+    start = shift(_solve(whole, None))
+
+    def body(h: Array, step: Affine) -> tuple[Array, Array]:
+        h = step.a * _unless(step.cut, h) + step.b
+        return h, h
+
+    _, hs = jax.lax.scan(body, start, blocks)
+    return join_blocks(hs, time)
+
+
+def _no(cut: Array | None) -> Array | None:
+    return None if cut is None else jnp.zeros_like(cut)
+
+
+def split_blocks(a: Array, size: int) -> Array:
+    """Cut T into blocks: (T, …) → (size, ⌈T / size⌉, …).
+
+    The last step fills up the last block: what is run after all T is dropped, and is finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> split_blocks(jnp.arange(1, 6), 2).tolist()
+        [[1, 3, 5], [2, 4, 5]]
+    """
+    count = -(-a.shape[0] // size)
+    more = jnp.broadcast_to(a[-1:], (count * size - a.shape[0], *a.shape[1:]))
+    filled = jnp.concatenate([a, more])
+    return filled.reshape(count, size, *a.shape[1:]).swapaxes(0, 1)
+
+
+def join_blocks(a: Array, time: int) -> Array:
+    """Undo ``split_blocks``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> join_blocks(split_blocks(jnp.arange(1, 6), 2), 5).tolist()
+        [1, 2, 3, 4, 5]
+    """
+    joined = a.swapaxes(0, 1)
+    return joined.reshape(joined.shape[0] * joined.shape[1], *a.shape[2:])[:time]

@@ -22,11 +22,11 @@ def draw(tests: dict[str, Album], outputs: dict[str, list[dict[str, Any]]], look
     chosen = _chosen(tests, outputs)
     album, output = max(chosen, key=lambda pair: len(pair[1]["output"].split()))
     maps = look(album.pictures[output["place"]], output["output"])
-    figure = Figure(figsize=(13, 7.4 if maps else 5.2), layout="constrained")
+    figure = Figure(figsize=(13, 8.3 if maps else 5.9), layout="constrained")
     if maps is None:
         above: Figure | SubFigure = figure
     else:
-        above, below = figure.subfigures(2, 1, height_ratios=(5.0, 2.2))
+        above, below = figure.subfigures(2, 1, height_ratios=(5.9, 2.1))
         draw_maps(below, album.pictures[output["place"]], *maps)
     axes = above.subplots(DOWN, ACROSS, squeeze=False).ravel()
     for ax in axes:
@@ -63,7 +63,7 @@ def draw_captioned(ax: Axes, picture: NDArray[np.uint8], output: dict[str, Any])
 def draw_maps(
     figure: SubFigure, picture: NDArray[np.uint8], symbols: list[str], maps: NDArray
 ) -> None:
-    """A picture for each symbol of its caption, bright where it was looked at."""
+    """A picture for each symbol of its caption, red where it was looked at."""
     count = min(len(symbols), WORDS)
     axes = figure.subplots(1, count, squeeze=False)[0]
     side = len(picture)
@@ -71,7 +71,9 @@ def draw_maps(
         _show(ax, picture)
         ax.set_axis_on()
         extent = (-0.5, side - 0.5, side - 0.5, -0.5)
-        ax.imshow(weights, cmap="Reds", alpha=0.55, extent=extent, interpolation="bilinear")
+        # The darkest is what was looked at most; where all is light, nothing stood out.
+        limits = {"vmin": 0, "vmax": max(float(weights.max()), 4 / weights.size)}
+        ax.imshow(weights, cmap="Reds", alpha=0.55, extent=extent, **limits)
         ax.set_title(symbol.replace("▁", ""), fontsize=10, color=INK)
     figure.suptitle("where it looked for each word", fontsize=11, color=INK)
 

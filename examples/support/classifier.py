@@ -118,8 +118,8 @@ def named(model: Classifier, params: Any, batch: Batch) -> jax.Array:
 
 
 @functools.cache
-def optimiser(rate: float, decay: float, steps: int) -> optax.GradientTransformation:
+def optimiser(rate: float, decay: float) -> optax.GradientTransformation:
     """AdamW with clipping and a warm-up; the same object for the same arguments."""
-    schedule = optax.warmup_constant_schedule(0.0, rate, min(50, 1 + steps // 10))
+    schedule = optax.warmup_constant_schedule(0.0, rate, 20)
     adamw = optax.adamw(schedule, weight_decay=decay)
     return optax.chain(optax.clip_by_global_norm(1.0), adamw)

@@ -60,12 +60,26 @@ def fit(image: Image.Image, colour: bool) -> NDArray[np.uint8]:
         >>> fit(wide, colour=False).max().item() # nothing is written on it
         0
     """
-    image = _on_white(image)
-    image = image.convert("RGB" if colour else "L")
-    paper = (255, 255, 255) if colour else int(np.median(np.asarray(image)))
-    square = ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.BOX, color=paper)
-    pixels = np.asarray(square)
-    return pixels.copy() if colour else _ink(pixels, paper)
+    image = _on_white(image).convert("RGB")
+    image = image if colour else image.convert("L")
+    paper = 255 if colour else int(np.median(np.asarray(image)))
+    scale = SIDE / max(image.size)
+    size = tuple(max(1, round(scale * pixels)) for pixels in image.size)
+    square = Image.new(image.mode, (SIDE, SIDE), (paper,) * len(image.getbands()))
+    corner = tuple((SIDE - pixels) // 2 for pixels in size)
+    square.paste(image.resize(size, Image.Resampling.BILINEAR), corner)
+    pixels = np.array(square)
+    return pixels if colour else strong(np.abs(pixels.astype(np.int32) - paper))[..., None]
+
+
+def strong(ink: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Scale ink so that where there is most of it there is 255.
+
+    Example:
+        >>> strong(np.array([0, 5, 50])).tolist(), strong(np.zeros(2, int)).tolist()
+        ([0, 25, 255], [0, 0])
+    """
+    return (255 * ink.astype(np.int32) // max(int(ink.max()), 1)).astype(np.uint8)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -82,9 +96,3 @@ def _shallow(image: Image.Image) -> Image.Image:
     greys = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
     low, high = greys.min(), greys.max()
     return Image.fromarray((255 * (greys - low) / max(high - low, 1e-9)).astype(np.uint8))
-
-
-def _ink(pixels: NDArray[np.uint8], paper: int) -> NDArray[np.uint8]:
-    """How far each pixel is from the paper, the farthest 255; (64, 64, 1)."""
-    distance = np.abs(pixels.astype(np.int32) - paper)
-    return (255 * distance / max(int(distance.max()), 1)).astype(np.uint8)[..., None]

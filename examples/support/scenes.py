@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from examples.support.handwritten import Handwritten
-from examples.support.images import SIDE
+from examples.support.images import SIDE, strong
 from examples.support.numerals import spell
 
 Language = Literal["en", "vi"]
@@ -102,7 +102,7 @@ class Painter:
         for row, size, (top, left) in zip(rows, sizes.tolist(), corners.tolist(), strict=True):
             turn = generator.uniform(-self._turn, self._turn)
             canvas[top : top + size, left : left + size] = written(self._images[row], size, turn)
-        return Scene(canvas[..., None], digits, downwards, rows)
+        return Scene(strong(canvas)[..., None], digits, downwards, rows)
 
     def draw_many(self, count: int, seed: int) -> list[Scene]:
         """Draw scenes, the same ones for the same seed."""

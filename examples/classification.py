@@ -44,7 +44,6 @@ from examples.support.cli import (
 )
 from examples.support.folders import set_aside
 from examples.support.labelled_series import Batch, Parts, batch_of
-from examples.support.lines import Lines
 from examples.support.series_results import FILES
 from examples.support.ts_files import Cases
 from rnnjax import training
@@ -130,13 +129,7 @@ def fit(
             keep=1,
             config=config,
         ),
-        writers=[Lines(steps, functools.partial(words_of, seed))],
     )
-
-
-def words_of(seed: int, record: training.Record) -> str:
-    """What a line of progress says."""
-    return f"seed {seed}: {record['loss']:.3f} nats, {record['accuracy']:.1%} right"
 
 
 def model_of(parts: Parts, options: Options) -> Classifier:
@@ -153,6 +146,11 @@ def train(parts: Parts, options: Options, seed: int) -> dict[str, Any]:
     epoch = round(first.best.step / (first.records[-1]["step"] / options.epochs))
     found = {"seed": seed, "epoch": epoch, "seconds": first.records[-1]["seconds"]}
     found |= {name: best[name] for name in best if name.startswith("validation_")}
+    print(
+        f"seed {seed}: {found['validation_loss']:.3f} nats, {found['validation_accuracy']:.1%} of "
+        f"what validates, after epoch {epoch}",
+        flush=True,
+    )
     if options.tuning:
         return found
     second = fit(parts, options, seed, "all", epoch, parts.learnt)
@@ -168,8 +166,6 @@ def train_and_report(parts: Parts, options: Options) -> None:
     seeds = range(options.seed, options.seed + options.seeds)
     found = [train(parts, options, seed) for seed in seeds]
     if options.tuning:
-        for one in found:
-            print(one)
         return
     scores = series_results.summary(parts, found, lasting(options))
     series_results.keep(options.out, scores)

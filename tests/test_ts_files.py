@@ -39,7 +39,7 @@ def test_case_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path):
 MISTAKES = {
     "line 4: expected @missing false": HEADER.replace("missing false", "missing true") + CASES,
     "line 3: expected @timeStamps false": HEADER.replace("Stamps false", "Stamps true") + CASES,
-    "line 10: expected numbers; channel 2 has a missing value": HEADER + CASES.replace("5", "?", 2),
+    "line 10: expected numbers; channel 2 has a missing value": HEADER + CASES.replace(",5", ",?"),
     "line 10: expected numbers; channel 1 has 'x'": HEADER + CASES.replace("2", "x"),
     "line 10: expected finite numbers; channel 1 has NaN": HEADER + CASES.replace("2", "NaN"),
     "line 10: expected channels of one length; got 2 and 3": HEADER + CASES.replace(",2", ""),
@@ -58,7 +58,7 @@ MISTAKES = {
     ": expected @data; the file ends": HEADER,
     ": expected a case; the file ends": HEADER + "@data\n",
     ": expected text in UTF-8; byte 1 is not": b"@\xff\xfe\x00",
-    "line 9: expected 5 values (@seriesLength); got 3": HEADER.replace(
+    "line 10: expected 5 values (@seriesLength); got 3": HEADER.replace(
         "@equalLength false", "@equalLength true\n@seriesLength 5"
     ).replace("#a comment\n@problemName Two\n", "#\n")
     + CASES,

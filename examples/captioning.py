@@ -103,7 +103,7 @@ class Options:
     """Share of the features of the picture's parts, and before the head, that are dropped."""
     batch: int = 64
     """Pictures in a batch."""
-    steps: int = 3000
+    steps: int = 2400
     """Steps of the optimiser."""
     learning_rate: float = 3e-3
     """The highest learning rate of AdamW, after the warm-up; it falls to zero along a cosine."""

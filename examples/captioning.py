@@ -115,7 +115,7 @@ class Options:
     """How often a run is validated and saved."""
     beam: int = 3
     """Hypotheses side by side; 1 is greedy."""
-    length_penalty: float = 0.0
+    length_penalty: float = 0.6
     """Of the beam: above 0 it prefers longer captions, 0 ranks by the probability alone."""
     quick: bool = False
     """A small model and few steps, for seconds; other options still count."""
@@ -135,7 +135,6 @@ FOLDERS = Options(
     steps=700,
     learning_rate=1e-3,
     weight_decay=0.1,
-    length_penalty=0.6,
 )
 QUICK = {"size": 48, "embedding": 32, "widths": (8, 16, 24), "batch": 32, "steps": 60}
 QUICK |= {"validations": 2, "average": 0.9}

@@ -32,7 +32,8 @@ def draw(tests: dict[str, Album], outputs: dict[str, list[dict[str, Any]]], look
     for ax in axes:
         ax.set_axis_off()
     for ax, (album, output) in zip(axes, chosen, strict=False):
-        draw_captioned(ax, album.pictures[output["place"]], output)
+        place = output["place"]
+        draw_captioned(ax, album.pictures[place], album.names[place], output)
     return figure
 
 
@@ -49,15 +50,18 @@ def shown(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return 255 - picture[..., 0] if picture.shape[-1] == 1 else picture
 
 
-def draw_captioned(ax: Axes, picture: NDArray[np.uint8], output: dict[str, Any]) -> None:
-    """A picture under what is said of it, and under its caption where that is another."""
+def draw_captioned(ax: Axes, picture: NDArray[np.uint8], name: str, output: dict[str, Any]) -> None:
+    """A picture under what is said of it; below, its caption where that is another."""
     _show(ax, picture)
     ax.set_axis_on()
     right = output["output"] == output["caption"]
-    said = textwrap.fill(output["output"], 27)
+    said = textwrap.fill(textwrap.shorten(output["output"], 78, placeholder=" …"), 27)
     ax.set_title(said, fontsize=9.5, color=SERIES if right else POINTS)
-    if not right:
-        ax.set_xlabel(textwrap.fill(output["caption"], 27), fontsize=9.5, color=INK)
+    below = [] if right else [output["caption"]]
+    if name:  # a picture of a folder, few of which are learnt from: was it copied?
+        below.append(f"learnt: {output['nearest_known_caption']}")
+    lines = (textwrap.shorten(text, 78, placeholder=" …") for text in below)
+    ax.set_xlabel("\n".join(textwrap.fill(line, 27) for line in lines), fontsize=9, color=INK)
 
 
 def draw_maps(

@@ -20,7 +20,7 @@ class Beam(NamedTuple):
     """How many hypotheses stand side by side, and how they are ranked."""
 
     width: int
-    length_penalty: float = 0.0
+    length_penalty: float = 0.6
 
 
 GREEDY = Beam(1)

@@ -84,8 +84,8 @@ def varied(
     k_noise, k_cut = jax.random.split(key)
     xs = xs + model.noise * jax.random.normal(k_noise, xs.shape)
     shares = model.cut * jax.random.uniform(k_cut, (2, len(lengths)))
-    start, end = jnp.floor(shares * lengths.astype(xs.dtype)).astype(jnp.int32)
-    steps = jnp.minimum(jnp.arange(len(xs))[:, None] + start, len(xs) - 1)
+    start, end = jnp.floor(shares * lengths[None].astype(xs.dtype)).astype(jnp.int32)
+    steps = jnp.minimum(jnp.arange(len(xs))[:, None] + start[None], len(xs) - 1)
     return jnp.take_along_axis(xs, steps[..., None], 0), lengths - start - end
 
 

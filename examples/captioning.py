@@ -32,7 +32,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ from examples.support import (
 from examples.support.albums import Lesson
 from examples.support.caption_results import FILES
 from examples.support.caption_scores import quick_scores
-from examples.support.captioner import Captioner, Inject
+from examples.support.captioner import Captioner, Inject, Model, Slots
 from examples.support.cli import (
     OptionError,
     a_seed,
@@ -85,7 +85,7 @@ class Options:
     other defaults."""
     language: str = "en"
     """Of the captions: en or vi; in a folder a column of captions.tsv."""
-    inject: Inject = "attention"
+    inject: Inject | Literal["slots"] = "attention"
     """How the words know of the picture: attention to its parts; as what is read first; as the
     first state; or slots, each word by itself, without recurrence."""
     features: Path | None = None
@@ -145,7 +145,7 @@ class Task(NamedTuple):
 
     lesson: Lesson
     subwords: Subwords
-    model: Captioner
+    model: Model
 
 
 class Fresh(training.Source):
@@ -185,10 +185,12 @@ def prepare(lesson: Lesson, options: Options, subwords: Subwords | None = None) 
     return Task(lesson, subwords, build(options, len(subwords), longest))
 
 
-def build(options: Options, vocabulary: int, longest: int) -> Captioner:
+def build(options: Options, vocabulary: int, longest: int) -> Model:
     """Make the model that the options name."""
-    sizes = (options.size, options.embedding, options.widths, longest, options.dropout)
-    return Captioner(options.inject, vocabulary, *sizes)
+    sizes = (options.widths, longest, options.dropout)
+    if options.inject == "slots":
+        return Slots(vocabulary, options.size, *sizes)
+    return Captioner(options.inject, vocabulary, options.size, options.embedding, *sizes)
 
 
 def train(task: Task, options: Options) -> training.Fitted:

@@ -24,7 +24,7 @@ from examples.support import (
     handwritten,
     scenes,
 )
-from examples.support.captioner import Captioner
+from examples.support.captioner import Captioner, Slots
 from examples.support.datasets import ROOT
 from examples.support.describing import Beam, Trained
 from examples.support.handwritten import Handwritten
@@ -292,7 +292,9 @@ def read_one(model, params, carry, token, context):
 
 
 def small(inject, longest=5):
-    model = Captioner(inject, 7, 6, 4, (4, 8), longest, 0.5)
+    model = Slots(7, 6, (4, 8), longest, 0.5)
+    if inject != "slots":
+        model = Captioner(inject, 7, 6, 4, (4, 8), longest, 0.5)
     generator = np.random.default_rng(1)
     pictures = generator.integers(0, 256, (3, 12, 12, 1), np.uint8)
     words = [generator.integers(1, 7, n).astype(np.int32) for n in (4, 2, 1)]

@@ -22,7 +22,7 @@ The last one is what recurrence is compared with. Params are nested dicts, so th
 
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,7 @@ import rnnjax
 from examples.support.subwords import END
 from rnnjax import training
 
-Inject = Literal["attention", "first", "init", "slots"]
+Inject = Literal["attention", "first", "init"]
 
 
 class Batch(NamedTuple):
@@ -103,23 +103,19 @@ class Captioner(nn.Module):
         """Make the layers and bind the params of the cell."""
         self.eye = Eye(self.widths)
         self.drop = nn.Dropout(self.dropout)
-        if self.inject == "slots":
-            self.whole, self.head = nn.Dense(self.size), nn.Dense(self.longest * self.vocabulary)
-            return
         self.whole = nn.Dense(self.embedding if self.inject == "first" else self.size)
         self.embed = nn.Embed(self.vocabulary, self.embedding)
         self.head = nn.Dense(self.vocabulary)
         params = self.param("cell", self.cell.init, self.embedding)
         # Bound here, because Linen freezes a dict that becomes an attribute.
-        self.first = functools.partial(first, self.cell, params)
+        self.memory = functools.partial(rnnjax.attention_memory, self.cell, params)
+        self.initial = functools.partial(rnnjax.initial_carry, self.cell, params)
         self.scan = functools.partial(rnnjax.scan, self.cell, params)
         self.step = functools.partial(rnnjax.step, self.cell, params)
 
     def __call__(self, batch: Batch, noise: bool) -> tuple[jax.Array, jax.Array | None]:
         """Read the right word before each: logits (T, B, V), weights (T, B, S) of attention."""
         context, carry = self.encode(batch.pictures, noise)
-        if self.inject == "slots":
-            return carry[1].swapaxes(0, 1)[: len(batch.words)], None
         xs = self.embed(before(jnp.asarray(batch.words)))
         _, ys = self.scan(xs, carry, lengths=batch.lengths, context=context)
         weights = ys.weights if isinstance(ys, rnnjax.DecoderOutput) else None
@@ -127,20 +123,18 @@ class Captioner(nn.Module):
 
     def encode(self, pictures: Any, noise: bool) -> tuple[Any, Any]:
         """Look: what is read at every step, None without attention, and the first carry."""
-        cells = self.eye(jnp.asarray(pictures))
-        cells = self.drop(cells, deterministic=not noise)
+        cells = self.drop(self.eye(jnp.asarray(pictures)), deterministic=not noise)
         whole = self.whole(cells.reshape(len(cells), -1))
-        if self.inject == "slots":
-            logits = self.head(self.drop(nn.relu(whole), deterministic=not noise))
-            table = logits.reshape(-1, self.longest, self.vocabulary)
-            return None, (jnp.zeros(len(table), jnp.int32), table)
-        return self.first(cells, whole)
+        if self.inject == "init":
+            return None, jnp.tanh(whole)
+        if self.inject == "first":
+            return None, self.step(whole, self.initial(len(cells)))[0]
+        context = self.memory(cells.swapaxes(0, 1))
+        carry = self.initial(len(cells), context=context)
+        return context, carry._replace(cell=jnp.tanh(whole))
 
     def read_one(self, carry: Any, token: jax.Array, context: Any) -> tuple[Any, jax.Array]:
         """Read one symbol (B,): the carry after it, and logits (B, V)."""
-        if self.inject == "slots":
-            place, table = carry
-            return (place + 1, table), table[jnp.arange(len(table)), place]
         x = self.embed(token)
         carry, y = self.step(x, carry, context=context)
         return carry, self.logits(y, x, noise=False)
@@ -152,16 +146,44 @@ class Captioner(nn.Module):
         return self.head(self.drop(features, deterministic=not noise))
 
 
-def first(cell: rnnjax.Cell, params: Any, cells: jax.Array, whole: jax.Array) -> tuple[Any, Any]:
-    """What the cell reads of a picture at every step, and the carry that it begins with."""
-    if isinstance(cell, rnnjax.BahdanauDecoder):
-        context = rnnjax.attention_memory(cell, params, cells.swapaxes(0, 1))
-        carry = rnnjax.initial_carry(cell, params, len(cells), context=context)
-        return context, carry._replace(cell=jnp.tanh(whole))
-    if whole.shape[-1] == cell.initial_carry(params).shape[-1]:
-        return None, jnp.tanh(whole)
-    carry = rnnjax.initial_carry(cell, params, len(cells))
-    return None, rnnjax.step(cell, params, whole, carry)[0]
+class Slots(nn.Module):
+    """The same without recurrence: each word has a layer of its own over the whole picture.
+
+    Attributes and methods are those of ``Captioner``; its carry is a place, and all logits.
+    """
+
+    vocabulary: int
+    size: int
+    widths: tuple[int, ...]
+    longest: int
+    dropout: float
+
+    def setup(self) -> None:
+        """Make the layers."""
+        self.eye, self.drop = Eye(self.widths), nn.Dropout(self.dropout)
+        self.whole, self.head = nn.Dense(self.size), nn.Dense(self.longest * self.vocabulary)
+
+    def __call__(self, batch: Batch, noise: bool) -> tuple[jax.Array, None]:
+        """Logits (T, B, V), whatever the words before."""
+        _, (_, table) = self.encode(batch.pictures, noise)
+        return table.swapaxes(0, 1)[: len(batch.words)], None
+
+    def encode(self, pictures: Any, noise: bool) -> tuple[None, tuple[jax.Array, jax.Array]]:
+        """Look: the first place (B,), and logits (B, T, V)."""
+        cells = self.drop(self.eye(jnp.asarray(pictures)), deterministic=not noise)
+        whole = nn.relu(self.whole(cells.reshape(len(cells), -1)))
+        logits = self.head(self.drop(whole, deterministic=not noise))
+        table = logits.reshape(-1, self.longest, self.vocabulary)
+        return None, (jnp.zeros(len(table), jnp.int32), table)
+
+    def read_one(self, carry: Any, token: jax.Array, context: None) -> tuple[Any, jax.Array]:
+        """Go on to the next place, whatever the word."""
+        del token, context
+        place, table = carry
+        return (place + 1, table), table[jnp.arange(len(table)), place]
+
+
+Model: TypeAlias = Captioner | Slots
 
 
 def before(words: jax.Array) -> jax.Array:
@@ -170,18 +192,18 @@ def before(words: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def initial_params(model: Captioner, pictures: Any, seed: int) -> Any:
+def initial_params(model: Model, pictures: Any, seed: int) -> Any:
     """Draw the parameters, for such pictures (B, H, W, C)."""
     words, lengths = jnp.zeros((1, len(pictures)), jnp.int32), jnp.ones(len(pictures), jnp.int32)
     return model.init(jax.random.key(seed), Batch(pictures, words, lengths), noise=False)
 
 
-def apply(model: Captioner, params: Any, *inputs: Any, **options: Any) -> Any:
+def apply(model: Model, params: Any, *inputs: Any, **options: Any) -> Any:
     """Call the model; Linen's own annotation would hide the type of the result."""
     return model.apply(params, *inputs, **options)
 
 
-def loss(model: Captioner, params: Any, carry: Any, batch: Batch, key: Any) -> Any:
+def loss(model: Model, params: Any, carry: Any, batch: Batch, key: Any) -> Any:
     """Mean nats of the captions' symbols."""
     noise = key is not None
     logits, _ = apply(model, params, batch, noise, rngs={"dropout": key} if noise else None)

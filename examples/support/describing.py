@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from numpy.typing import NDArray
 
 from examples.support import captioner
-from examples.support.captioner import Batch, Captioner
+from examples.support.captioner import Batch, Model
 from examples.support.subwords import END, Subwords
 from rnnjax.decoding import beam_search
 
@@ -29,7 +29,7 @@ GREEDY = Beam(1)
 class Trained(NamedTuple):
     """A captioner with its params, and how it writes."""
 
-    model: Captioner
+    model: Model
     params: Any
     subwords: Subwords
 
@@ -58,7 +58,7 @@ def describe(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _look(model: Captioner, params: Any, pictures: NDArray) -> Any:
+def _look(model: Model, params: Any, pictures: NDArray) -> Any:
     return captioner.apply(model, params, pictures, noise=False, method="encode")
 
 
@@ -68,7 +68,7 @@ def _reader(model: Any) -> Callable[..., Any]:
     return functools.partial(_read_one, model)
 
 
-def _read_one(model: Captioner, params: Any, carry: Any, token: jax.Array, context: Any) -> Any:
+def _read_one(model: Model, params: Any, carry: Any, token: jax.Array, context: Any) -> Any:
     return captioner.apply(model, params, carry, token, context, method="read_one")
 
 

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -504,3 +505,31 @@ def test_the_nearest_picture_is_the_nearest():
     found = caption_scores.baselines(known, asked)
     assert found["nearest picture"] == ["dark", "light"]
     assert found["most frequent caption"] == ["dark", "dark"]
+
+
+# --- what was measured ---
+
+
+PROJECT = Path(__file__).parents[1]
+RESULTS = sorted((PROJECT / "examples/results/captioning").glob("*.json"))
+
+
+def shares(tests, system):
+    """Exact captions of a system, as the page writes them."""
+    return " | ".join(caption_results.words_of(test[system]) for test in tests.values())
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_page_quotes_the_results(path):
+    page, scores = (PROJECT / "docs/captioning.md").read_text("utf-8"), json.loads(path.read_text())
+    tests = scores["tests"]
+    if "held-out pictures" in tests:
+        assert caption_results.table_of_systems(tests) in page
+        (outputs,) = scores["outputs"].values()
+        assert caption_results.table_of_outputs(outputs) in page
+        return
+    row = f"{shares(tests, 'this model')} | {scores['training_seconds']:.0f} s |"
+    assert row in page
+    if path.stem in ("attention", "digits"):
+        for system in ("most frequent caption", "nearest picture", albums.TOLD):
+            assert f"{system} | {shares(tests, system)} |" in page

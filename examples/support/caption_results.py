@@ -150,8 +150,18 @@ def table_of_systems(tests: dict[str, dict[str, Any]]) -> str:
 
 
 def _cells(found: dict[str, float]) -> list[str]:
+    return [words_of(found), f"{found['chrF']:.1f}"]
+
+
+def words_of(found: dict[str, float]) -> str:
+    """The share of exact captions and its interval.
+
+    Example:
+        >>> words_of({"exact": 0.5, "low": 0.1, "high": 0.9})
+        '50.0 % [10.0, 90.0]'
+    """
     exact, low, high = (100 * found[name] for name in ("exact", "low", "high"))
-    return [f"{exact:.1f} % [{low:.1f}, {high:.1f}]", f"{found['chrF']:.1f}"]
+    return f"{exact:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def table_of_outputs(outputs: Sequence[dict[str, Any]]) -> str:

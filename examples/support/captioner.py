@@ -6,18 +6,16 @@ their layer v = W [m_1; …; m_S] stands for the whole. Words are put one after 
     p(y_t | y_1 … y_{t−1}, picture) = softmax(W_o [h_t; c_t; E y_{t−1}] + b),
     h_t = GRU(h_{t−1}, [E y_{t−1}; c_t])
 
-and what the GRU knows of the picture is one of these (the names are those of Tanti, Gatt and
-Camilleri, "Where to put the image in an image caption generator", 2018, and of the papers there):
+and what the GRU knows of the picture is one of these (see Tanti, Gatt and Camilleri, "Where to put
+the image in an image caption generator", 2018):
 
     attention   h_0 = tanh(v), c_t = Σ_s a_ts m_s by additive attention (Xu et al., "Show, Attend
                 and Tell", 2015)
     first       v is what the GRU reads first, in a word's place; no c (Vinyals et al., "Show and
-                Tell", 2015; there: pre-inject)
+                Tell", 2015; pre-inject in that comparison)
     init        h_0 = tanh(v); no c (init-inject)
-    slots       no GRU: each word has a layer of its own over v, and does not know the others
 
-The last one is what recurrence is compared with. Params are nested dicts, so that
-``rnnjax.training`` trains and keeps them.
+Recurrence is compared with ``Slots``, in which each word has a layer of its own.
 """
 
 import functools

@@ -93,7 +93,7 @@ class Options:
     """Folder of the run: models, scores, picture. An earlier one is kept beside as .before."""
 
 
-VOWELS = Options(batch=24, epochs=100)
+VOWELS = Options(layers=2, dropout=0.5, noise=0.6, batch=24, epochs=120)
 QUICK = {"size": 16, "epochs": 4, "seeds": 2, "learning_rate": 0.02, "average": 0.8}
 
 

@@ -109,12 +109,13 @@ def _flat(part: Handwritten) -> NDArray:
 # --- a folder of pictures ---
 
 
-def folder(path: Path, language: str, features: Path | None) -> Lesson:
+def folder(data: str, language: str, features: Path | None) -> Lesson:
     """Pictures of a folder, or features of them.
 
     Raises:
         OSError, ValueError: as ``captioned_folder.read``.
     """
+    path = captioned_folder.stamps() if data == "stamps" else Path(data)
     parts = captioned_folder.read(path, language, features)
     albums = {part: Album(*rows) for part, rows in parts.items()}
     train = albums["train"]
@@ -129,7 +130,7 @@ def folder(path: Path, language: str, features: Path | None) -> Lesson:
         )
 
     tests = {"held-out pictures": albums["test"]}
-    name = f"{len(train.captions)} pictures of {path} in {language}, features {features}"
+    name = f"{len(train.captions)} pictures of {data} in {language}, features {features}"
     return Lesson(draw, train, albums["validation"], tests, {}, name)
 
 
@@ -152,5 +153,4 @@ def read(
     """Read what is learnt; raises as the two above."""
     if data in get_args(handwritten.Data):
         return digits(data, language, quick)  # pyright: ignore[reportArgumentType]
-    path = captioned_folder.stamps() if data == "stamps" else Path(data)
-    return folder(path, language, features)
+    return folder(data, language, features)

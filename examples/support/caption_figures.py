@@ -20,29 +20,31 @@ WORDS = 12  # maps in a row
 def draw(tests: dict[str, Album], outputs: dict[str, list[dict[str, Any]]], look: Look) -> Figure:
     """Draw twelve pictures with captions; below, where the network looked in one of them."""
     chosen = _chosen(tests, outputs)
-    album, output = max(chosen, key=lambda pair: len(pair[1]["output"].split()))
+    _, album, output = max(chosen, key=lambda one: len(one[2]["output"].split()))
     maps = look(album.pictures[output["place"]], output["output"])
-    figure = Figure(figsize=(13, 8.3 if maps else 5.9), layout="constrained")
+    figure = Figure(figsize=(13, 7.7 if maps else 6.2), layout="constrained")
     if maps is None:
         above: Figure | SubFigure = figure
     else:
-        above, below = figure.subfigures(2, 1, height_ratios=(5.9, 2.1))
+        above, below = figure.subfigures(2, 1, height_ratios=(5.8, 1.9))
         draw_maps(below, album.pictures[output["place"]], *maps)
     axes = above.subplots(DOWN, ACROSS, squeeze=False).ravel()
     for ax in axes:
         ax.set_axis_off()
-    for ax, (album, output) in zip(axes, chosen, strict=False):
+    for ax, (name, album, output) in zip(axes, chosen, strict=False):
         place = output["place"]
         draw_captioned(ax, album.pictures[place], album.names[place], output)
+        if ax.get_subplotspec().is_first_col():
+            ax.set_ylabel(name, fontsize=10, color=INK)
     return figure
 
 
 def _chosen(
     tests: dict[str, Album], outputs: dict[str, list[dict[str, Any]]]
-) -> list[tuple[Album, dict[str, Any]]]:
-    """The first of each test, as many of each."""
+) -> list[tuple[str, Album, dict[str, Any]]]:
+    """The first of each test, as many of each, with its name."""
     each = ACROSS * DOWN // len(tests)
-    return [(tests[name], output) for name in tests for output in outputs[name][:each]]
+    return [(name, tests[name], output) for name in tests for output in outputs[name][:each]]
 
 
 def shown(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ Beside each result stand what is said most often, what is said of the nearest pi
 digits, what one says who is shown each digit by itself. Validation chooses the params, the test is
 scored once.
 
-    python -m examples.captioning                           five minutes on one core
+    python -m examples.captioning                           seven minutes on one core
     python -m examples.captioning --language vi --inject first
     python -m examples.captioning --data stamps
     python -m examples.captioning --resume                  go on with a run that was stopped

@@ -47,7 +47,7 @@ def draw_steps(ax: Axes, scores: dict[str, Any]) -> None:
     label = f"{NEAREST}, all steps"
     ax.axhline(level, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), label=label)
     ax.set(xlabel="steps heard", ylabel="right", xlim=(1, len(steps)), ylim=(None, 1.003))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="lower right", frameon=False, labelcolor=INK)
     ax.spines[["top", "right"]].set_visible(False)

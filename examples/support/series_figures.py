@@ -40,7 +40,12 @@ def draw_steps(ax: Axes, scores: dict[str, Any]) -> None:
     each = np.array([seed["by_steps"] for seed in scores["seeds"]])
     if len(each) > 1:
         ax.fill_between(steps, each.min(0), each.max(0), color=SERIES, alpha=0.2, linewidth=0)
-    ax.plot(steps, scores["by_steps"], color=SERIES, label="BiGRU that has learnt whole series, range of seeds")
+    ax.plot(
+        steps,
+        scores["by_steps"],
+        color=SERIES,
+        label="BiGRU that has learnt whole series, range of seeds",
+    )
     label = f"{REGRESSION}, learnt anew for each number of steps"
     ax.plot(steps, scores["baseline_by_steps"], color=POINTS, linestyle="--", label=label)
     level = scores["baselines"][NEAREST]

@@ -80,7 +80,7 @@ def looked(trained: Trained, picture: NDArray, caption: str) -> tuple[list[str],
     ids = trained.subwords.encode(caption)
     words, lengths = captioner.pad([ids], trained.model.longest)
     batch = Batch(picture[None], words, lengths)
-    weights = captioner.apply(trained.model, trained.params, batch, noise=False)[1]
+    weights = _attend(trained.model, trained.params, batch)
     if weights is None:
         return None
     side = round(weights.shape[-1] ** 0.5)
@@ -88,6 +88,11 @@ def looked(trained: Trained, picture: NDArray, caption: str) -> tuple[list[str],
         return None
     maps = np.asarray(weights)[: len(ids), 0].reshape(-1, side, side)
     return trained.subwords.symbols(ids), maps
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _attend(model: Model, params: Any, batch: Batch) -> jax.Array | None:
+    return captioner.apply(model, params, batch, noise=False)[1]
 
 
 def batch_of(subwords: Subwords, longest: int, pictures: NDArray, captions: Sequence[str]) -> Batch:

@@ -78,7 +78,8 @@ def looked(trained: Trained, picture: NDArray, caption: str) -> tuple[list[str],
     None where the network does not attend, or the cells of its map are no square.
     """
     ids = trained.subwords.encode(caption)
-    words, lengths = captioner.pad([ids], trained.model.longest)
+    longest = max(trained.model.longest, len(ids))  # one that was cut off has no end of its own
+    words, lengths = captioner.pad([ids], longest)
     batch = Batch(picture[None], words, lengths)
     weights = _attend(trained.model, trained.params, batch)
     if weights is None:

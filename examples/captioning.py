@@ -196,7 +196,7 @@ def build(options: Options, vocabulary: int, longest: int) -> Model:
 def train(task: Task, options: Options) -> training.Fitted:
     """Train the model; a run that finds its own checkpoints goes on from them."""
     # Linen makes modules hashable, which their annotations do not say.
-    loss = captioner.objective(task.model)
+    loss = captioner.objective(task.model)  # pyright: ignore[reportArgumentType]
     every = max(1, options.steps // options.validations)
     config = {
         "task": TASK,

@@ -147,9 +147,7 @@ def moved(pictures: NDArray[np.uint8], generator: np.random.Generator) -> NDArra
     return found
 
 
-def read(
-    data: str, language: Language, features: Path | None = None, quick: bool = False
-) -> Lesson:
+def read(data: str, language: str, features: Path | None = None, quick: bool = False) -> Lesson:
     """Read what is learnt; raises as the two above."""
     if data in get_args(handwritten.Data):
         return digits(data, language, quick)  # pyright: ignore[reportArgumentType]

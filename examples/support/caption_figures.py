@@ -26,7 +26,7 @@ def draw(tests: dict[str, Album], outputs: dict[str, list[dict[str, Any]]], look
     if maps is None:
         above: Figure | SubFigure = figure
     else:
-        above, below = figure.subfigures(2, 1, height_ratios=(5.8, 1.9))
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(5.8, 1.9)).ravel()
         draw_maps(below, album.pictures[output["place"]], *maps)
     axes = above.subplots(DOWN, ACROSS, squeeze=False).ravel()
     for ax in axes:

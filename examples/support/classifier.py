@@ -65,11 +65,12 @@ def initial_params(model: Classifier, features: int, seed: int) -> dict[str, Any
 
 def logits(model: Classifier, params: Any, batch: Batch, key: Any = None) -> jax.Array:
     """Score the classes of each series, (B, K); with a key, of varied ones."""
-    keys = [None] * (model.layers + 1) if key is None else jax.random.split(key, model.layers + 1)
     hs, lengths = jnp.asarray(batch.xs), jnp.asarray(batch.lengths)
+    keys: Any = [None] * model.layers
     if key is not None:
-        hs, lengths = varied(model, keys[0], hs, lengths)
-    for cell, weights, k_layer in zip(model.cells, params["rnn"], keys[1:], strict=True):
+        k_series, *keys = jax.random.split(key, model.layers + 1)
+        hs, lengths = varied(model, k_series, hs, lengths)
+    for cell, weights, k_layer in zip(model.cells, params["rnn"], keys, strict=True):
         _, hs = rnnjax.bidirectional((cell,), (cell,), weights, hs, lengths=lengths)
         hs = drop(k_layer, model.dropout, hs)
     mean = hs.sum(0) / jnp.maximum(lengths, 1)[:, None].astype(hs.dtype)  # zeros behind the ends

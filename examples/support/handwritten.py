@@ -46,7 +46,7 @@ def read(data: Data) -> Split:
     if data == "digits":
         with np.load(MNIST.locate()) as file:
             return split(file["x"].reshape(-1, 28, 28) / np.float32(255), file["y"], 1000)
-    pixels, digits = load_digits(return_X_y=True)
+    pixels, digits = map(np.asarray, load_digits(return_X_y=True))
     shuffled = np.random.default_rng(ORDER).permutation(len(digits))  # they came by writer
     return split(pixels[shuffled].reshape(-1, 8, 8) / 16, digits[shuffled], 300)
 

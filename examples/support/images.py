@@ -64,10 +64,10 @@ def fit(image: Image.Image, colour: bool) -> NDArray[np.uint8]:
     image = image if colour else image.convert("L")
     paper = 255 if colour else int(np.median(np.asarray(image)))
     scale = SIDE / max(image.size)
-    size = tuple(max(1, round(scale * pixels)) for pixels in image.size)
+    width, height = (max(1, round(scale * pixels)) for pixels in image.size)
     square = Image.new(image.mode, (SIDE, SIDE), (paper,) * len(image.getbands()))
-    corner = tuple((SIDE - pixels) // 2 for pixels in size)
-    square.paste(image.resize(size, Image.Resampling.BILINEAR), corner)
+    fitted = image.resize((width, height), Image.Resampling.BILINEAR)
+    square.paste(fitted, ((SIDE - width) // 2, (SIDE - height) // 2))
     pixels = np.array(square)
     return pixels if colour else strong(np.abs(pixels.astype(np.int32) - paper))[..., None]
 

@@ -67,7 +67,7 @@ def read(data: str) -> Parts:
         ValueError: a file is another one than expected, or a line of it is wrong; names both.
     """
     if data in get_args(handwritten.Data):
-        parts = Parts(*map(_rows, handwritten.read(data)))
+        parts = Parts(*map(_rows, handwritten.read(data)))  # pyright: ignore[reportArgumentType]
     elif data == VOWELS:
         parts = _divide(*(ts_files.read(file.locate()) for file in VOWEL_FILES))
     else:

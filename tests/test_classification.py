@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -243,3 +244,25 @@ def test_a_baseline_hears_no_more_than_it_is_told():
     assert late == 1.0
     assert early < 0.8
     assert batch_of(cases).xs.shape == (4, 90, 1)
+
+
+# --- what was measured ---
+
+
+@pytest.mark.parametrize("name", ["rows", "vowels"])
+def test_the_page_quotes_the_results(name):
+    project = Path(__file__).parents[1]
+    page = (project / "docs/classification.md").read_text("utf-8")
+    scores = json.loads((project / f"examples/results/classification/{name}.json").read_text())
+    column = 1 if name == "rows" else 2
+    table = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    cells = {row[0].removeprefix("| "): row[column].removesuffix(" |") for row in table[2:8]}
+    assert (
+        cells.pop("its seeds")
+        == ", ".join(f"{s['accuracy']:.1%}"[:-1] for s in scores["seeds"]) + " %"
+    )
+    expected = scores["baselines"] | {
+        "BiGRU, mean of five seeds": scores["accuracy"],
+        "its macro F1, mean": scores["macro_f1"],
+    }
+    assert cells == {name: f"{share:.1%}".replace("%", " %") for name, share in expected.items()}

@@ -39,7 +39,7 @@ from tests.data import DATA
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 TINY = ["--quick", "--size", "8", "--embedding", "4", "--widths", "4", "4", "8", "--batch", "8"]
-TINY += ["--steps", "6"]
+TINY += ["--steps", "6", "--beam", "1"]
 COLOURS = ["red", "green", "blue", "black", "yellow", "pink", "brown", "grey"]
 HEIGHTS = {"dot": 4, "square": 16, "bar": 28, "tower": 40}
 INJECTS = ["attention", "first", "init", "slots"]
@@ -433,7 +433,7 @@ def test_a_stopped_run_goes_on_to_the_same_scores(sheets, tmp_path, monkeypatch)
 def test_a_picture_is_described_as_it_was_in_the_run(sheets, capsys):
     scores = scores_of(sheets)
     pictures = sorted((sheets / "examples").glob("*.png"))
-    run_captioning("--load", sheets, *pictures)
+    run_captioning("--load", sheets, *pictures, "--beam", 1)
     lines = capsys.readouterr().out.splitlines()
     outputs = {
         f"{name.replace(' ', '-')}-{o['place']}": o["output"]
@@ -447,7 +447,7 @@ def test_bad_pictures_are_named_and_the_others_are_described(stamps, tmp_path, c
     Image.new("CMYK", (300, 20), (0, 200, 200, 0)).save(tmp_path / "odd.jpg")
     (tmp_path / "words.png").write_text("no picture")
     files = [tmp_path / "words.png", tmp_path / "odd.jpg", tmp_path / "nowhere.png"]
-    run_captioning("--load", stamps, *files, code=2)
+    run_captioning("--load", stamps, *files, "--beam", 1, code=2)
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{tmp_path / 'odd.jpg'}: ")
     first, second = printed.err.splitlines()
@@ -461,9 +461,9 @@ def test_features_of_another_network_are_learnt_from(folder, tmp_path, capsys):
     run_captioning(*TINY, *options, "--out", out)
     assert not (out / "captions.png").exists()
     capsys.readouterr()
-    run_captioning("--load", out, "red_bar0.png", "--features", path)
+    run_captioning("--load", out, "red_bar0.png", "--features", path, "--beam", 1)
     assert capsys.readouterr().out.startswith("red_bar0.png: ")
-    run_captioning("--load", out, "unknown.png", "--features", path, code=2)
+    run_captioning("--load", out, "unknown.png", "--features", path, "--beam", 1, code=2)
     assert "unknown.png: expected features" in capsys.readouterr().err
     run_captioning("--load", out, "red_bar0.png", code=2)
     assert "needs --features FILE.npz" in capsys.readouterr().err

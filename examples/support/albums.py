@@ -130,7 +130,8 @@ def folder(data: str, language: str, features: Path | None) -> Lesson:
         )
 
     tests = {"held-out pictures": albums["test"]}
-    name = f"{len(train.captions)} pictures of {data} in {language}, features {features}"
+    seen = f", seen as {features}" if features else ""
+    name = f"{len(train.captions)} pictures of {data} in {language}{seen}"
     return Lesson(draw, train, albums["validation"], tests, {}, name)
 
 

@@ -84,7 +84,7 @@ class Painter:
         >>> hand = Handwritten(np.ones((10, 8, 8)), np.arange(10, dtype=np.int32))
         >>> scene = Painter(hand, "test").draw(np.random.default_rng(0))
         >>> scene.canvas.shape, scene.caption("en")
-        ((64, 64, 1), 'an eight above a two above a six')
+        ((64, 64, 1), 'a six left of a five left of a two')
     """
 
     def __init__(self, hand: Handwritten, pairs: Pairs, turn: float = 0.0):

@@ -38,7 +38,7 @@ from jax.tree_util import Partial
 
 import rnnjax
 from examples.support import datasets, machine, texts
-from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
+from examples.support.cli import OptionError, at_least_one, below_one, blame, parse, positive, run
 from examples.support.figures import learning_curve
 from examples.support.folders import set_aside
 from examples.support.lines import Lines
@@ -591,10 +591,7 @@ def check(options: Options) -> None:
     for name in ("minutes", "temperature", "learning_rate"):
         positive(name, getattr(options, name))
     for name in ("dropout", "embedding_dropout", "recurrent_dropout", "drop_connect", "average"):
-        value = getattr(options, name)
-        if value is not None and not 0 <= value < 1:
-            option = "--" + name.replace("_", "-")
-            raise OptionError(f"{option}: expected a number in [0, 1); got {value}.")
+        below_one(name, getattr(options, name))
     if options.steps is not None and options.minutes is not None:
         raise OptionError("--steps, --minutes: expected one of the two; got both. Drop one.")
     if options.generate and options.resume:

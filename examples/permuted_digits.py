@@ -27,27 +27,22 @@ epoch, chooses the params; the test is scored once.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
 import rnnjax
-from examples.support import memory, memory_results
+from examples.support import handwritten, memory, memory_results
 from examples.support.cli import OptionError, blame
-from examples.support.datasets import File
 from examples.support.memory import Batch, Task
 from rnnjax import training
 
-MNIST = File(
-    "digits/mnist10k.npz", "c03d6af810269a0b25ef8e8971f521767d52b05849e4fd977d6ca9528003c0b3"
-)
-ORDER = 2015  # the seed of the order, the same in every run
+ORDER = 2015  # the seed of the order of pixels, the same in every run
 STRENGTHS = (0.1, 0.3, 1.0, 3.0)  # of the softmax regression; validation chooses
 
 
@@ -55,7 +50,7 @@ STRENGTHS = (0.1, 0.3, 1.0, 3.0)  # of the softmax regression; validation choose
 class Options(memory.Options):
     """Permuted digits: pixel by pixel, in an order without meaning."""
 
-    data: Literal["scikit-learn", "digits"] = "scikit-learn"
+    data: handwritten.Data = "scikit-learn"
     """The 8 × 8 digits of scikit-learn, or 10,000 of MNIST out of the folder RNNJAX_DATA."""
     shift: int = 0
     """Move each picture to train on by up to so many pixels in each direction, anew each time."""
@@ -130,26 +125,14 @@ class Shifted(training.Source):
         return f"{self._batches.fingerprint()}, moved by {self._most}"
 
 
-def read(data: str) -> Split:
-    """Read pictures.
-
-    Raises:
-        FileNotFoundError: there is no file of MNIST digits; says what to do.
-        ValueError: it is another file.
-    """
-    if data == "digits":
-        with np.load(MNIST.locate()) as file:
-            return split(file["x"].reshape(-1, 28, 28) / np.float32(255), file["y"], 2, 1000)
-    pixels, digits = load_digits(return_X_y=True)
-    shuffled = np.random.default_rng(ORDER).permutation(len(digits))  # they came by writer
-    return split(pixels[shuffled].reshape(-1, 8, 8) / 16, digits[shuffled], 1, 300)
+def read(data: handwritten.Data) -> Split:
+    """Read pictures; raises as `handwritten.read`."""
+    return split(handwritten.read(data), pool=2 if data == "digits" else 1)
 
 
-def split(pictures: np.ndarray, digits: np.ndarray, pool: int, held_out: int) -> Split:
-    """Cut twice so many pictures (n, side, side) off the end."""
-    cuts = [len(digits) - 2 * held_out, len(digits) - held_out]
-    cut = zip(np.split(pictures, cuts), np.split(digits.astype(np.int32), cuts), strict=True)
-    return Split(*(Part(*pair, pool) for pair in cut))
+def split(parts: handwritten.Split, pool: int) -> Split:
+    """Say how each part is pooled."""
+    return Split(*(Part(*part, pool) for part in parts))
 
 
 def baselines(parts: Split) -> list[dict[str, float]]:

@@ -31,7 +31,7 @@ import optax
 
 import rnnjax
 from examples.support import puzzles
-from examples.support.cli import OptionError, blame, run
+from examples.support.cli import a_seed, blame, run
 from examples.support.folders import check_replaceable
 from examples.support.puzzles import Puzzle, Questions
 from examples.support.unrolled import Panel, draw
@@ -317,8 +317,7 @@ def panel(task: Task, result: Result) -> Panel:
 
 def main(options: Options) -> None:
     """Train all, print, write the picture and the table; exit with status 1 if one fails."""
-    if not 0 <= options.seed < 2**32:
-        raise OptionError(f"--seed: expected a number from 0 to 2**32 - 1; got {options.seed}.")
+    a_seed(options.seed)
     with blame("--out"):
         check_replaceable(options.out, (TABLE, PICTURE))
         options.out.mkdir(parents=True, exist_ok=True)

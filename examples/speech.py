@@ -36,7 +36,17 @@ import optax
 import tyro
 
 from examples.support import recogniser, speech_results, spoken_digits, transcription
-from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
+from examples.support.cli import (
+    OptionError,
+    a_seed,
+    at_least_one,
+    below_one,
+    blame,
+    parse,
+    positive,
+    run,
+    within,
+)
 from examples.support.folders import set_aside
 from examples.support.hearing import Directions, Variation
 from examples.support.lines import Lines
@@ -321,21 +331,15 @@ def check(options: Options) -> None:
     for name in ("learning_rate", "piece"):
         positive(name, getattr(options, name))
     for name in ("dropout", "average"):
-        _within(name, getattr(options, name), 0, 0.999)
+        below_one(name, getattr(options, name))
     for name, most in (("speed", 0.5), ("warp", 0.15), ("noise", 1), ("time_mask", 100)):
-        _within(name, getattr(options, name), 0, most)
-    _within("band_mask", options.band_mask, 0, 40)
-    _within("beam", options.beam, 0, 1024)
-    _within("seed", options.seed, 0, 2**32 - 1)
+        within(name, getattr(options, name), 0, most)
+    within("band_mask", options.band_mask, 0, 40)
+    within("beam", options.beam, 0, 1024)
+    a_seed(options.seed)
     for name in ("split", "normalise"):
         if getattr(options, name) == "speaker" and not options.single:
             raise OptionError(f"--{name}: speaker is for --task digit; got --task {options.task}.")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        option = "--" + name.replace("_", "-")
-        raise OptionError(f"{option}: expected a number from {low} to {high}; got {value}.")
 
 
 def main(options: Options) -> None:

@@ -41,7 +41,16 @@ from tyro.conf import Positional, arg
 
 import rnnjax
 from examples.support import pairs, translating, translation_results, translator
-from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
+from examples.support.cli import (
+    OptionError,
+    a_seed,
+    at_least_one,
+    below_one,
+    blame,
+    parse,
+    positive,
+    run,
+)
 from examples.support.folders import set_aside
 from examples.support.lines import Lines
 from examples.support.pairs import Corpus, Pair
@@ -427,17 +436,12 @@ def check(options: Options) -> None:
         at_least_one(name, getattr(options, name))
     positive("learning_rate", options.learning_rate)
     for name in ("dropout", "symbol_dropout", "smoothing"):
-        if not 0 <= getattr(options, name) < 1:
-            option = "--" + name.replace("_", "-")
-            raise OptionError(
-                f"{option}: expected a number in [0, 1); got {getattr(options, name)}."
-            )
+        below_one(name, getattr(options, name))
     if not 0 < options.average < 1:
         raise OptionError(f"--average: expected a number in (0, 1); got {options.average}.")
     if options.hidden < 2 or options.hidden % 2:
         raise OptionError(f"--hidden: expected an even number from 2 up; got {options.hidden}.")
-    if not 0 <= options.seed < 2**32:
-        raise OptionError(f"--seed: expected a number from 0 to 2**32 - 1; got {options.seed}.")
+    a_seed(options.seed)
     if options.load and options.resume:
         raise OptionError("--load, --resume: expected one of the two; got both. Drop one.")
     if options.load and not options.text and not options.file:

@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import rnnjax
 from examples import adding, copying, permuted_digits
-from examples.support import datasets, memory, memory_results, memory_training
+from examples.support import datasets, handwritten, memory, memory_results, memory_training
 from rnnjax import training
 from rnnjax.initializers import Identity, Orthogonal
 from tests.data import DATA
@@ -233,7 +233,7 @@ def test_batches_come_again_and_never_twice():
 
 def test_pixels_are_read_in_one_order():
     pictures, digits = np.arange(20 * 9).reshape(20, 3, 3), np.arange(20)
-    parts = permuted_digits.split(pictures, digits, 1, 5)
+    parts = permuted_digits.split(handwritten.split(pictures, digits, 5), pool=1)
     assert [len(part.digits) for part in parts] == [10, 5, 5]
     rows = np.concatenate([part.pixels for part in parts])
     order = rows[0].astype(int)
@@ -278,7 +278,7 @@ def test_no_picture_of_scikit_learn_is_lost_or_used_twice():
     np.testing.assert_allclose(sorted(map(tuple, found)), sorted(map(tuple, expected)))
 
 
-@pytest.mark.skipif(not (DATA / permuted_digits.MNIST.path).is_file(), reason="needs digits/")
+@pytest.mark.skipif(not (DATA / handwritten.MNIST.path).is_file(), reason="needs digits/")
 def test_mnist_is_split_as_its_baseline_was(monkeypatch):
     monkeypatch.setenv(datasets.ROOT, str(DATA))
     parts = permuted_digits.read("digits")

@@ -5,6 +5,7 @@ import io
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import tyro
@@ -53,6 +54,41 @@ def positive(name: str, value: float | None) -> None:
         raise OptionError(f"{_option(name)}: expected a number above 0; got {value}.")
 
 
+def within(name: str, value: float | None, low: float, high: float) -> None:
+    """Check a number given as the option of this name; None stands for one that is not given.
+
+    Raises:
+        OptionError: it is below ``low`` or above ``high``.
+    """
+    if value is not None and not low <= value <= high:
+        raise OptionError(f"{_option(name)}: expected a number from {low} to {high}; got {value}.")
+
+
+def below_one(name: str, value: float | None) -> None:
+    """Check a share given as the option of this name; None stands for one that is not given.
+
+    Raises:
+        OptionError: it is below 0, or not below 1.
+
+    Example:
+        >>> below_one("drop_out", 1.0)
+        Traceback (most recent call last):
+        examples.support.cli.OptionError: --drop-out: expected a number in [0, 1); got 1.0.
+    """
+    if value is not None and not 0 <= value < 1:
+        raise OptionError(f"{_option(name)}: expected a number in [0, 1); got {value}.")
+
+
+def a_seed(value: int) -> None:
+    """Check the option --seed.
+
+    Raises:
+        OptionError: no generator takes it.
+    """
+    if not 0 <= value < 2**32:
+        raise OptionError(f"--seed: expected a number from 0 to 2**32 - 1; got {value}.")
+
+
 def parse(default: Options, argv: Sequence[str] | None) -> Options:
     """Read the options; `default` gives their names, types and values where nothing is typed."""
     return tyro.cli(type(default), default=default, args=argv, config=(FlagCreatePairsOff,))
@@ -74,10 +110,31 @@ def run(main: Callable[[Options], None], default: Options, argv: Sequence[str] |
         _leave(str(error))
 
 
+def one_by_one(files: Sequence[Path], say: Callable[[Path], str]) -> None:
+    """Print what is to be said of each file; a bad one is named, and the others are done.
+
+    Raises:
+        SystemExit: with status 2, after all, where there was a bad one.
+    """
+    bad = 0
+    for file in files:
+        try:
+            print(f"{file}: {say(file)}", flush=True)
+        except (OSError, ValueError) as error:
+            _complain(str(error))
+            bad += 1
+    if bad:
+        raise SystemExit(2)
+
+
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
 def _leave(message: str) -> NoReturn:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    _complain(message)
     raise SystemExit(2)
+
+
+def _complain(message: str) -> None:
+    print("error:", " ".join(message.split()), file=sys.stderr)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnjax
-from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
+from examples.support.cli import OptionError, a_seed, at_least_one, blame, parse, positive, run
 from examples.support.folders import set_aside
 from rnnjax import training
 from rnnjax.initializers import Chrono
@@ -186,8 +186,7 @@ def check(options: Options) -> None:
         at_least_one(name, getattr(options, name))
     for name in ("minutes", "learning_rate"):
         positive(name, getattr(options, name))
-    if not 0 <= options.seed < 2**32:
-        raise OptionError(f"--seed: expected a number from 0 to 2**32 - 1; got {options.seed}.")
+    a_seed(options.seed)
     if not options.cells or len(set(options.cells)) < len(options.cells):
         given = " ".join(options.cells) or "none"
         raise OptionError(f"--cells: expected one or more different cells; got {given}.")

@@ -4,7 +4,6 @@ A network that reads forward listens to each file piece by piece, and what it ha
 printed as soon as that changes; one that reads both ways hears the whole first.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from examples.support import sound
+from examples.support.cli import one_by_one
 from examples.support.hearing import pieces
 from examples.support.listener import Listener, Trained, whole, write
 from examples.support.spoken_digits import RATE
@@ -77,17 +77,11 @@ def write_down(trained: Trained, paths: Sequence[Path], piece: float, width: int
     Raises:
         SystemExit: with status 2, after all, where there was such a file.
     """
-    bad = 0
-    for path in paths:
-        try:
-            samples = sound.read_wav(path, RATE)
-        except (OSError, ValueError) as error:
-            print("error:", " ".join(str(error).split()), file=sys.stderr)
-            bad += 1
-            continue
-        print(f"{path}: {_hear(trained, samples, piece, width)}", flush=True)
-    if bad:
-        raise SystemExit(2)
+
+    def say(path: Path) -> str:
+        return _hear(trained, sound.read_wav(path, RATE), piece, width)
+
+    one_by_one(paths, say)
 
 
 def _hear(trained: Trained, samples: np.ndarray, piece: float, width: int) -> str:

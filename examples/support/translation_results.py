@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from examples.support import machine, pairs
+from examples.support.markdown import table
 from examples.support.pairs import Corpus, Question
 from examples.support.translating import GREEDY, Beam
 from examples.support.translation_baselines import BASELINES
@@ -159,7 +160,7 @@ def table_of_outputs(outputs: Sequence[dict[str, Any]]) -> str:
         | 1 | một | hai |
     """
     rows = [[o["source"], " / ".join(o["references"]), o["output"]] for o in outputs]
-    return _table([["source", "reference", "output"], *rows])
+    return table([["source", "reference", "output"], *rows])
 
 
 def table_of_systems(test: dict[str, Any]) -> str:
@@ -173,13 +174,7 @@ def table_of_systems(test: dict[str, Any]) -> str:
         ]
         for name, found in systems(test).items()
     ]
-    return _table([["", "BLEU", "chrF", "p"], *rows])
-
-
-def _table(rows: list[list[str]]) -> str:
-    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    lines = (" | ".join(cell.replace("|", r"\|") for cell in row) for row in rows)
-    return "".join(f"| {line} |\n" for line in lines)
+    return table([["", "BLEU", "chrF", "p"], *rows])
 
 
 def say(scores: dict[str, Any]) -> None:

@@ -74,13 +74,13 @@ def slowdown(group: Group, strategy: str, candidates: Sequence[str] = CANDIDATES
     return times.get(strategy, math.inf) / min(times.values())
 
 
-def picked(group: Group, platform: str = "cpu") -> str:
-    """Return the name of the strategy that ``Auto().select`` picks for a group."""
+def picked(group: Group, *, kernels: bool = True) -> str:
+    """Return the name of the strategy that ``Auto.select`` picks for a group."""
     T, B, D, N = group.sizes
     cell = CELLS[group.cell](N)
     params = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((T, B, D), "float32")
-    strategy, _ = rnnjax.Auto().select(cell, params, xs, platform=platform)
+    strategy, _ = rnnjax.Auto(kernels=kernels).select(cell, params, xs)
     (name,) = [name for name in CANDIDATES if STRATEGIES[name] == strategy]
     return name
 
@@ -90,7 +90,7 @@ def table(results: Results) -> Table:
     found = groups(results.rows)
     arms = {
         "what Auto picks": [picked(group) for group in found],
-        "what Auto picks without kernels": [picked(group, "any") for group in found],
+        "what Auto picks without kernels": [picked(group, kernels=False) for group in found],
     }
     arms |= {name: [name] * len(found) for name in CANDIDATES}
     body = []

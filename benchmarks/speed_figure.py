@@ -7,7 +7,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from benchmarks import pictures
 from benchmarks.pictures import Line
 from benchmarks.results import Results
-from benchmarks.speed_rows import AUTO, OURS, PASSES, Group, groups
+from benchmarks.speed_rows import AUTO, AUTOS, OURS, PASSES, WITHOUT_KERNELS, Group, groups
 
 # The order is that of drawing: what matters most comes last.
 MARKERS = {
@@ -19,6 +19,7 @@ MARKERS = {
     "jax.experimental.rnn": Line(pictures.BLUE, "*"),
     "torch": Line(pictures.VERMILION, "X"),
     "rnnjax, other strategies": Line("#888888", "|"),
+    f"rnnjax {WITHOUT_KERNELS}": Line("#777777", "o"),
     f"rnnjax {AUTO}": Line(pictures.BLACK, "o"),
 }
 
@@ -86,7 +87,7 @@ def _draw_group(axes: Axes, group: Group, height: int) -> None:
 def _label_of(implementation: str, strategy: str) -> str:
     if implementation != OURS:
         return implementation
-    return f"rnnjax {AUTO}" if strategy == AUTO else "rnnjax, other strategies"
+    return f"rnnjax {strategy}" if strategy in AUTOS else "rnnjax, other strategies"
 
 
 def _label(cell: str, sizes: tuple[int, ...]) -> str:

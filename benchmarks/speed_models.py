@@ -19,6 +19,7 @@ CELLS = {"LSTM": rnnjax.LSTM, "GRU": rnnjax.GRU, "Elman": rnnjax.Elman}
 
 STRATEGIES: dict[str, Strategy] = {
     "Auto()": rnnjax.Auto(),
+    "Auto(kernels=False)": rnnjax.Auto(kernels=False),
     "Sequential()": rnnjax.Sequential(),
     "Sequential(unroll=4)": rnnjax.Sequential(unroll=4),
     "Sequential(hoist=True)": rnnjax.Sequential(hoist=True),

@@ -117,14 +117,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_measuring(tmp_path):
 MEASURED = [results.load(path) for path in sorted(command.RESULTS.glob("*/speed.json"))]
 
 
-@pytest.mark.parametrize("platform", ["cpu", "any"])
-def test_auto_is_near_the_fastest_where_it_was_measured(platform):
-    if platform == "cpu" and (why := build.missing()):
+@pytest.mark.parametrize("kernels", [True, False])
+def test_auto_is_near_the_fastest_where_it_was_measured(kernels):
+    if kernels and (why := build.missing()):
         pytest.skip(why)
-    candidates = {"cpu": choose.CANDIDATES, "any": choose.SCANS}[platform]
+    candidates = choose.CANDIDATES if kernels else choose.SCANS
     for found in MEASURED:
         rows = speed_rows.groups(found.rows)
-        behind = [choose.slowdown(g, choose.picked(g, platform), candidates) for g in rows]
+        behind = [choose.slowdown(g, choose.picked(g, kernels=kernels), candidates) for g in rows]
         assert speed_rows.mean(behind) < 1.05
         # One pick serves both passes, so it may be behind in one of them.
         assert max(behind) < 1.3

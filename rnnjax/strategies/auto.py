@@ -33,8 +33,10 @@ class Auto(Strategy):
     Args:
         memory_bytes: the bound on what the forward pass may save for the backward pass; None: no
             bound.
+        kernels: whether ``Fused()`` may be picked, which has a kernel compiled for each new cell.
 
     Raises:
+        TypeError: when ``kernels`` is not True or False.
         ValueError: when ``memory_bytes`` is below 1.
 
     Example:
@@ -48,12 +50,14 @@ class Auto(Strategy):
     """
 
     memory_bytes: int | None = None
+    kernels: bool = True
 
     layerwise: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.memory_bytes is not None:
             checks.positive_int("Auto", "memory_bytes", self.memory_bytes)
+        checks.boolean("Auto", "kernels", self.kernels)
 
     def select(
         self,
@@ -100,13 +104,15 @@ class Auto(Strategy):
             words += f", within the bound of {self.memory_bytes:,}"
         layers = cell.layers()
         if layers is not None:
-            return (Auto(),) * len(layers), f"{words}; each layer has a strategy of its own"
-        strategy, why = _fastest(cell, row_params, x, batch, platform)
+            inside = Auto(kernels=self.kernels)
+            return (inside,) * len(layers), f"{words}; each layer has a strategy of its own"
+        kernels = self.kernels and platform == "cpu"
+        strategy, why = _fastest(cell, row_params, x, batch, kernels)
         return strategy, f"{words}; {why}"
 
 
 def _fastest(
-    cell: Cell, row_params: Params, x: PyTree, batch: int, platform: str
+    cell: Cell, row_params: Params, x: PyTree, batch: int, kernels: bool
 ) -> tuple[Strategy, str]:
     """Return what was fastest for the nearest sizes."""
     if cell.gated() is None:
@@ -114,7 +120,7 @@ def _fastest(
     sizes = _sizes(cell, row_params, x, batch)
     nearest = Sizes(*min(MEASURED, key=functools.partial(_distance, sizes)))
     words = f"of the sizes that were measured, {nearest} is the nearest"
-    if platform != "cpu" or nearest not in FUSED:
+    if not kernels or nearest not in FUSED:
         return MEASURED[nearest], words
     why = unavailable(cell, row_params, x) if sizes.hidden >= SMALLEST else "its cell is small"
     if why is not None:

@@ -56,6 +56,7 @@ STRATEGIES = {
     "sequential": rnnjax.Sequential(),
     "unrolled": rnnjax.Unrolled(),
     "chunked": rnnjax.Chunked(),
+    "fused": rnnjax.Fused(),
 }
 PASSING = ("out", "quick", "resume", "generate", "prompt", "length", "temperature")  # not the run's
 POINTS = 8  # how often a run is validated and saved
@@ -102,7 +103,7 @@ class Options:
     """The highest learning rate, after the warm-up."""
     weight_decay: float = 0.01
     """Of AdamW."""
-    strategy: Literal["auto", "sequential", "unrolled", "chunked"] = "auto"
+    strategy: Literal["auto", "sequential", "unrolled", "chunked", "fused"] = "auto"
     """How the recurrence is run; the answer is the same."""
     steps: int | None = None
     """Steps of the optimiser, instead of --minutes."""

@@ -360,6 +360,7 @@ def _worst(a: PyTree, b: PyTree | None = None) -> str:
     path, leaf = max(
         ((path, size) for path, size in sizes if size.size),
         key=lambda entry: np.nan_to_num(entry[1].max(), nan=np.inf),
+        default=((), np.zeros(())),
     )
     index = ", ".join(str(int(n)) for n in np.unravel_index(leaf.argmax(), leaf.shape))
     return f"carry{jax.tree_util.keystr(path)}" + (f"[{index}]" if index else "")

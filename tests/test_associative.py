@@ -55,18 +55,20 @@ def test_nothing_crosses_a_later_reset(name, strategy, rubbish):
         assert not bool(jnp.isfinite(ys[2]).all())
 
 
-@pytest.mark.parametrize(
-    ("name", "strategy"),
-    [("zoneout_min_lstm", "associative_block"), ("gated_delta", "associative")],
-)
-def test_transforms(name, strategy):
+def test_transforms():
+    """Of an affine cell, in blocks: the tangent is a scan as well, and so is its transpose."""
     got, expected = (
-        transformed(name, each, FAST_COMPILATION)
-        for each in (PARALLEL[strategy], rnnjax.Sequential())
+        transformed("zoneout_min_lstm", each, FAST_COMPILATION)
+        for each in (PARALLEL["associative_block"], rnnjax.Sequential())
     )
     for transform in expected:
         difference = largest_difference(expected[transform], got[transform])
         assert difference < TOLERANCE["float32"], transform
+
+
+def test_transforms_of_an_operator():
+    """Against one another: values and first gradients are held to the oracle elsewhere."""
+    got = transformed("gated_delta", PARALLEL["associative"], FAST_COMPILATION)
     assert largest_difference(got["jvp"], got["vjp"]) < TOLERANCE["float32"]
     both_ways = got["grad of grad"], got["forward over reverse"]
     assert largest_difference(*both_ways) < TOLERANCE["float32"]
@@ -87,23 +89,19 @@ def test_long_sequences_against_float64(strategy):
     assert error < 1e-5 * np.abs(np.asarray(expected)).max()
 
 
-@pytest.mark.parametrize("strategy", PARALLEL.values())
-def test_training_keeps_memory_in_proportion_to_time(strategy):
-    """What is kept is a and h (T, B, N) and what encode and readout keep; no more at twice T."""
-    cell = rnnjax.MinGRU(64)
+def test_training_keeps_memory_in_proportion_to_time():
+    """What encode and readout keep, a, h and what is in work: a number of arrays (T, B, N)."""
+    cell, time, batch = rnnjax.MinGRU(64), 1024, 2
+
+    def loss(params, xs):
+        return jnp.sum(rnnjax.scan(cell, params, xs, strategy=rnnjax.Associative())[0] ** 2)
+
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), 4))
-
-    def temporary_bytes(time):
-        def loss(params, xs):
-            return jnp.sum(rnnjax.scan(cell, params, xs, strategy=strategy)[0] ** 2)
-
-        xs = jax.ShapeDtypeStruct((time, 2, 4), jnp.float32)
-        compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    short, long = temporary_bytes(512), temporary_bytes(1024)
-    array = 512 * 2 * 64 * 4
-    assert long - short < 14 * array
+    xs = jax.ShapeDtypeStruct((time, batch, 4), jnp.float32)
+    compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+    arrays = compiled.memory_analysis().temp_size_in_bytes / (time * batch * 64 * 4)
+    # Differentiated as it stands, the scan alone would keep as many as this has in all.
+    assert arrays < 14
 
 
 @pytest.mark.parametrize("strategy", [*PARALLEL.values(), rnnjax.Associative(block=64)])
@@ -242,13 +240,15 @@ def test_bad_input(call, words):
 
 def test_a_stack_of_linear_cells():
     """Layers of different kinds, with residuals, from a carry, in reverse."""
-    stack = rnnjax.Stack((rnnjax.MinGRU(6), rnnjax.LRU(5), rnnjax.RGLRU(6)), residual=True)
+    stack = rnnjax.Stack((rnnjax.MinGRU(6), rnnjax.RGLRU(6)), residual=True)
     params = stack.init(jax.random.key(0), 6)
     xs = jax.random.normal(jax.random.key(1), (T, B, 6))
-    carry, _ = rnnjax.scan(stack, params, xs)
+    carry = tuple(jax.random.normal(key, (B, 6)) for key in jax.random.split(jax.random.key(2)))
     options = {"lengths": jnp.array([0, 1, T, 2]), "reverse": True}
-    got, expected = (
-        rnnjax.scan(stack, params, xs, carry, strategy=strategy, **options)
-        for strategy in (rnnjax.Associative(), rnnjax.Sequential())
-    )
+
+    def run(strategy):
+        scan = functools.partial(rnnjax.scan, stack, strategy=strategy, **options)
+        return jax.jit(scan, compiler_options=FAST_COMPILATION)(params, xs, carry)
+
+    got, expected = (run(strategy) for strategy in (rnnjax.Associative(), rnnjax.Sequential()))
     assert largest_difference(expected, got) < TOLERANCE["float32"]

@@ -1,6 +1,5 @@
 """The captioning example: scenes and folders without leaks, four ways to see, runs, bad input."""
 
-import contextlib
 import functools
 import itertools
 import json
@@ -34,6 +33,7 @@ from examples.support.scenes import GAP, Painter, kept_for
 from examples.support.subwords import words_and_digits
 from rnnjax import training
 from rnnjax.testing import FAST_COMPILATION, TOLERANCE, largest_difference
+from tests.compilation import compiled_quickly
 from tests.data import DATA
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -43,17 +43,6 @@ TINY += ["--steps", "6", "--beam", "1"]
 COLOURS = ["red", "green", "blue", "black", "yellow", "pink", "brown", "grey"]
 HEIGHTS = {"dot": 4, "square": 16, "bar": 28, "tower": 40}
 INJECTS = ["attention", "first", "init", "slots"]
-
-
-@contextlib.contextmanager
-def compiled_quickly():
-    """One configuration, so that equal models are compiled once, and little optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("raise"):
-            yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def run_captioning(*argv, code=None):
@@ -338,7 +327,7 @@ def test_teacher_forcing_is_step_by_step_and_padding_is_not_read(inject):
 
 def test_pictures_are_told_apart_after_learning():
     subwords = words_and_digits(["a b c", "b", "c a"])
-    model = Captioner("attention", len(subwords), 12, 6, (4, 8), 4, 0.0)
+    model = Captioner("first", len(subwords), 12, 6, (4, 8), 4, 0.0)
     captions, (_, batch) = ["a b c", "b", "c a"], small("attention")
     batch = describing.batch_of(subwords, 4, batch.pictures, captions)
     optimiser = optax.adam(0.03)

@@ -18,6 +18,7 @@ from examples.support.series_baselines import NEAREST, REGRESSION, Baselines
 from examples.support.ts_files import Cases
 from rnnjax import training
 from rnnjax.testing import FAST_COMPILATION, TOLERANCE, largest_difference
+from tests.compilation import compiled_quickly
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -45,20 +46,19 @@ def data(tmp_path_factory):
 
 
 def run_classification(*argv, code=None):
-    words = [str(word) for word in argv]
-    if code is None:
-        return classification.command(words)
-    with pytest.raises(SystemExit) as left:
-        classification.command(words)
-    assert left.value.code == code
-    return None
+    with compiled_quickly():
+        if code is None:
+            classification.command([str(word) for word in argv])
+        else:
+            with pytest.raises(SystemExit) as left:
+                classification.command([str(word) for word in argv])
+            assert left.value.code == code
 
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("raise"):
-        run_classification(*SMALL, "--data", data, "--out", out)
+    run_classification(*SMALL, "--data", data, "--out", out)
     return out
 
 

@@ -199,6 +199,14 @@ def test_inside_scan_and_checkpoint():
     assert largest_difference(expected, got) < 1e-6
 
 
+def test_where_nothing_is_compiled():
+    cell = rnnjax.GRU(5)
+    params, xs = arguments(cell, 4, 2, 3)
+    expected = rnnjax.scan(cell, params, xs, strategy=FUSED)
+    with jax.disable_jit():
+        assert largest_difference(expected, rnnjax.scan(cell, params, xs, strategy=FUSED)) < 1e-6
+
+
 def test_a_learnt_initial_carry():
     cell = rnnjax.LearntCarry(rnnjax.LSTM(5))
     params, xs = arguments(cell, 4, 2, 3)

@@ -28,18 +28,18 @@ def test_the_ring_of_an_lru():
 
 
 def test_an_lru_starts_inside_the_unit_disc_for_all_draws():
-    cell = rnnjax.LRU(100_000)
-    params = cell.init(KEY, 1)
+    cell = rnnjax.LRU(4000)
+    params = cell.init(KEY, 2)
     assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(params))
-    assert bool((jnp.abs(cell.eigenvalues(params)) <= 1).all())
+    assert bool((jnp.abs(cell.eigenvalues(params)) < 1).all())
 
 
 def test_an_lru_keeps_the_size_of_white_noise():
-    cell = rnnjax.LRU(64, r_min=0.8, r_max=0.95)
+    cell = rnnjax.LRU(64, r_min=0.8, r_max=0.9)
     params = cell.init(KEY, 8)
-    xs = jax.random.normal(jax.random.key(1), (400, 4, 8))
-    h, _ = rnnjax.scan(cell, params, xs, strategy=rnnjax.Associative())
-    assert float(jnp.mean(jnp.abs(h) ** 2)) == pytest.approx(1.0, abs=0.2)
+    xs = jax.random.normal(jax.random.key(1), (100, 16, 8))
+    h, _ = rnnjax.scan(cell, params, xs)
+    assert float(jnp.mean(jnp.abs(h) ** 2)) == pytest.approx(1.0, abs=0.25)
 
 
 def test_hippo_n_is_the_normal_part_of_hippo_legs():
@@ -75,8 +75,8 @@ def test_s5_starts_as_hippo_n_with_real_matrices():
 
 
 def test_blocks_of_s5_repeat_its_eigenvalues():
-    frequency = rnnjax.S5(8, blocks=2).init(KEY, 3)["frequency"]
-    assert (frequency[:4] == frequency[4:]).all()
+    frequency = rnnjax.S5(4, blocks=2).init(KEY, 2)["frequency"]
+    assert (frequency[:2] == frequency[2:]).all()
 
 
 def test_what_an_rg_lru_keeps_at_least():
@@ -93,7 +93,7 @@ def test_closed_gates_have_finite_gradients(u):
         params["b"] = jnp.full_like(params["b"], u)
 
         def loss(params, cell=cell):
-            return jnp.sum(rnnjax.scan(cell, params, jnp.ones((2, 1, 3)))[1])
+            return jnp.sum(cell.step(params, jnp.ones(3), cell.encode(params, jnp.ones(3))))
 
         gradients = jax.grad(loss)(params)
         assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(gradients))

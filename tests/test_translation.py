@@ -1,6 +1,5 @@
 """The translation example: it learns, it is compared fairly, it says what it cannot translate."""
 
-import contextlib
 import functools
 import json
 import re
@@ -30,6 +29,7 @@ from examples.support.translating import Limits
 from rnnjax import training
 from rnnjax.testing import FAST_COMPILATION, TOLERANCE, largest_difference
 from rnnjax.training import Padded
+from tests.compilation import compiled_quickly
 from tests.data import DATA
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -47,17 +47,6 @@ def table(tmp_path_factory):
     path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
     path.write_text("".join(lines), "utf-8")
     return path
-
-
-@contextlib.contextmanager
-def compiled_quickly():
-    """One configuration, so that equal models are compiled once, and little optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("raise"):
-            yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def run_translation(*argv):

@@ -307,6 +307,7 @@ KERNELS: dict[Primitive, tuple[Callable, Callable, Callable | None]] = {
 
 for _p, (_type, _meaning, _kernel) in KERNELS.items():
     _p.def_abstract_eval(_type)
+    _p.def_impl(_meaning)  # Under jax.disable_jit, where nothing is compiled.
     batching.primitive_batchers[_p] = functools.partial(_batch, _p)
     mlir.register_lowering(_p, mlir.lower_fun(_meaning, multiple_results=True))
     if _kernel is not None:

@@ -36,7 +36,8 @@ class Fused(Strategy):
     Raises:
         ValueError: from ``scan``, when no kernel can be generated for the cell: it names what
             stands in the way, with the line of ``update``.
-        BuildError: when a program is compiled for a CPU and there is no C++ compiler, or it fails.
+        rnnjax.kernels.build.BuildError: when a program is compiled for a CPU and there is no C++
+            compiler, or it fails.
 
     Example:
         >>> import jax, rnnjax

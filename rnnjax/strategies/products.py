@@ -101,7 +101,8 @@ def _joint_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Any]:
 
     def of_moving(*values: Array) -> Array:
         changed = dict(zip(moving, values, strict=True))
-        return _product_of_both(*(changed.get(k, a) for k, a in enumerate(arguments)))
+        mixed = [changed[k] if k in changed else a for k, a in enumerate(arguments)]
+        return _product_of_both(*mixed)
 
     return jax.jvp(of_moving, [arguments[k] for k in moving], [tangents[k] for k in moving])
 

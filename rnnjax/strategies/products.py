@@ -100,8 +100,9 @@ def _joint_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Any]:
         return _joint(*primals), product(tangents[1], w_h)
 
     def of_moving(*values: Array) -> Array:
-        changed = dict(zip(moving, values, strict=True))
-        mixed = [changed[k] if k in changed else a for k, a in enumerate(arguments)]
+        mixed = list(arguments)
+        for k, value in zip(moving, values, strict=True):
+            mixed[k] = value
         return _product_of_both(*mixed)
 
     return jax.jvp(of_moving, [arguments[k] for k in moving], [tangents[k] for k in moving])

@@ -57,6 +57,7 @@ QUICK_CELLS = ("LSTM", "GRU")
 QUICK_ARMS = {
     ("rnnjax", "Auto()"),
     ("rnnjax", "Sequential()"),
+    ("rnnjax", "Fused()"),
     ("flax.linen", "OptimizedLSTMCell"),
     ("flax.linen", "GRUCell"),
     ("equinox", "LSTMCell"),

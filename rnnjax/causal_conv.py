@@ -165,11 +165,10 @@ def _convolve(
 ) -> tuple[Array, Array]:
     time, batch, features = xs.shape
     before, mesh_axis = params["w"].shape[0] - 1, jax.typeof(xs).sharding.spec[1]
-    if carry is None:
-        carry = jnp.zeros((batch, before, features), xs.dtype)
-    carry = shard_batch(carry, 0, mesh_axis)
+    none_before = jnp.zeros((batch, before, features), xs.dtype)
+    window: Array = shard_batch(none_before if carry is None else carry, 0, mesh_axis)
     if not time:
-        return carry, xs
+        return window, xs
     mask, resets = shard_batch((valid_steps(mask, lengths, time), resets), 1, mesh_axis)
     # The carry belongs to document 0, and a step sees those of its own document.
     none = shard_batch(jnp.zeros((before + time, batch), int), 1, mesh_axis)
@@ -181,7 +180,7 @@ def _convolve(
         clean = jnp.where(mask[..., None], xs, jnp.zeros((), xs.dtype))
         xs, documents = _take(clean, order), _take(documents, order)
     seen = Steps(
-        jnp.concatenate([carry.swapaxes(0, 1), xs]),
+        jnp.concatenate([window.swapaxes(0, 1), xs]),
         jnp.concatenate([none[:before], documents]),
     )
     ys = _weigh(params, seen, documents)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from rnnjax import checks
 from rnnjax.array_typing import Array, Bool, DTypeLike, Float, Int, Key, Params
 from rnnjax.cell import carry_dtype
+from rnnjax.placement import shard_batch
 from rnnjax.scan import valid_steps
 
 
@@ -163,14 +164,15 @@ def _convolve(
     resets: Array | None,
 ) -> tuple[Array, Array]:
     time, batch, features = xs.shape
-    before = params["w"].shape[0] - 1
-    if carry is None:
-        carry = jnp.zeros((batch, before, features), xs.dtype)
+    before, mesh_axis = params["w"].shape[0] - 1, jax.typeof(xs).sharding.spec[1]
+    none_before = jnp.zeros((batch, before, features), xs.dtype)
+    window: Array = shard_batch(none_before if carry is None else carry, 0, mesh_axis)
     if not time:
-        return carry, xs
-    mask = valid_steps(mask, lengths, time)
+        return window, xs
+    mask, resets = shard_batch((valid_steps(mask, lengths, time), resets), 1, mesh_axis)
     # The carry belongs to document 0, and a step sees those of its own document.
-    documents = jnp.zeros((time, batch), int) if resets is None else jnp.cumsum(resets, 0, int)
+    none = shard_batch(jnp.zeros((before + time, batch), int), 1, mesh_axis)
+    documents = none[before:] if resets is None else jnp.cumsum(resets, 0, int)
     last, count = documents[-1], jnp.full((batch,), time)
     if mask is not None:
         count = mask.sum(0)
@@ -178,8 +180,8 @@ def _convolve(
         clean = jnp.where(mask[..., None], xs, jnp.zeros((), xs.dtype))
         xs, documents = _take(clean, order), _take(documents, order)
     seen = Steps(
-        jnp.concatenate([carry.swapaxes(0, 1), xs]),
-        jnp.concatenate([jnp.zeros((before, batch), int), documents]),
+        jnp.concatenate([window.swapaxes(0, 1), xs]),
+        jnp.concatenate([none[:before], documents]),
     )
     ys = _weigh(params, seen, documents)
     if mask is not None:
@@ -217,4 +219,4 @@ def _of_document(steps: Steps, document: Array) -> Array:
 
 def _take(a: Array, index: Array) -> Array:
     """Return the steps (S, B) of each row of an array (T, B, …)."""
-    return jnp.take_along_axis(a, jax.lax.expand_dims(index, range(2, a.ndim)), axis=0)
+    return jax.vmap(lambda row, steps: row[steps], in_axes=1, out_axes=1)(a, index)

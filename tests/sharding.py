@@ -172,6 +172,26 @@ def check_memory() -> None:
     print("memory: sharded jit (automatic, explicit) agrees")
 
 
+def check_causal_conv() -> None:
+    """Only xs need be placed: lengths, resets and the carry made inside follow it."""
+    params = rnnjax.init_causal_conv(jax.random.key(0), D)
+    xs = jax.random.normal(jax.random.key(1), (TIME, BATCH, D))
+    options = {"lengths": jnp.arange(BATCH) % 5, "resets": xs[..., 0] > 0.5}
+
+    def loss(params, xs):
+        carry, ys = rnnjax.causal_conv(params, xs, **options)
+        return jnp.sum(jnp.sin(ys)) + jnp.sum(jnp.sin(carry))
+
+    expected = jax.value_and_grad(loss)(params, xs)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((8,), ("b",), axis_types=(kind,))
+        with jax.set_mesh(mesh):
+            placed = jax.device_put(xs, NamedSharding(mesh, P(None, "b")))
+            got = jax.jit(jax.value_and_grad(loss))(params, placed)
+        assert largest_difference(expected, got) < TOLERANCE["float32"], kind
+    print("causal_conv: sharded jit (automatic, explicit) agrees")
+
+
 def check_collectives(name: str, label: str, strategy: rnnjax.Strategy) -> None:
     c = draw(CELLS[name], TIME, BATCH, IN_DIMS.get(name, D))
     mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
@@ -233,6 +253,7 @@ if __name__ == "__main__":
     check_the_check()
     check_replicated_arguments()
     check_memory()
+    check_causal_conv()
     for label, strategy in (RUNNERS | DEFERRED).items():
         for name in REPRESENTATIVES:
             check_values(name, label, strategy)

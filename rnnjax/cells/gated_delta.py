@@ -36,13 +36,14 @@ class GatedDelta(DenseInput):
     S_t = α_t (S_{t−1} − β_t k_t (k_tᵀ S_{t−1})) + β_t k_t v_tᵀ,  y_t = S_tᵀ q_t / √K
     k, q = silu(x W) / ‖silu(x W)‖,  v = silu(x W),  α = σ(x W + b_α),  β = σ(x W + b_β)
 
-    for each of H heads, with S (K, P), P = N / H. The state is affine in S, but not elementwise: a
-    step is the map S → A S + B with A = α (I − β k kᵀ), B = β k vᵀ, and maps combine as
-    (A, B) then (A', B') = (A' A, A' B + B'), which is ``operator()``. Under ``Associative`` that is
-    a product of K × K matrices a step, so keep K small; ``block=`` keeps the maps of all steps out
-    of memory in the forward pass. The paper's α = exp(−a softplus(·)) is σ here; the convolutions,
-    norm and gate of its block stand around the cell. Parameters: ``w_x`` (D, 2HK + N + 2H) and
-    ``b`` in the order k, q, v, α, β. The carry is S (H, K, P); the output is y (N,), head by head.
+    for each of H heads, with S (K, P), P = N / H, and ‖a‖ = √(aᵀa + 10⁻⁶). The state is affine in
+    S, but not elementwise: a step is S → A S + B with A = α (I − β k kᵀ), B = β k vᵀ, and maps add
+    up as (A, B) then (A', B') = (A' A, A' B + B'), which is ``operator()``. Under ``Associative``
+    that is a product of K × K matrices a step, so keep K small; ``block=`` keeps the maps of all
+    steps out of memory in the forward pass. The paper's α = exp(−a softplus(·)) is σ here; the
+    convolutions, norm and gate of its block stand around the cell. Parameters: ``w_x`` (D, 2HK + N
+    + 2H) and ``b`` in the order k, q, v, α, β. The carry is S (H, K, P); the output is y (N,), head
+    by head.
 
     Args:
         size: N, the width of v and of the output.

@@ -26,8 +26,9 @@ class Associative(Strategy):
 
     A cell with ``operator()`` brings maps of its own. The numbers are those of ``Sequential`` to
     rounding, gradients too; those of an affine cell come from the same scan in the other direction
-    and keep O(T) memory. It pays on an accelerator where T is long and B·N small: it does about
-    twice the work of a loop, in O(log T) instead of T turns.
+    and keep O(T) memory. Masks and resets select before anything is combined, so that no NaN or
+    Inf crosses a reset. It does about twice the work of a loop, in O(log T) rounds instead of T
+    turns, so it is for accelerators, long sequences and small B·N.
 
     Args:
         block: so many steps are taken one by one, in all blocks at once, and only the T / block

@@ -408,6 +408,6 @@ extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
   for (int k = 0; k < 2; k++) f.dr[k] = APART_COUNT ? take(block) : f.du[k];
   f.before = take((size_t)f.block_rows() * N);
   f.sums = f.d_vectors ? rest : nullptr;
-  parallel(run, &f, useful_threads(f.travel.B, PANELS_H));
+  run_parallel(run, f, PANELS_H);
   return nullptr;
 }

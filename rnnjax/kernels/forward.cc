@@ -217,6 +217,6 @@ extern "C" XLA_FFI_Error* forward(XLA_FFI_CallFrame* frame) {
   want_huge_pages(states);
   want_huge_pages(memory);
   want_huge_pages(saved);
-  parallel(run, &f, useful_threads(f.travel.B, PANELS));
+  run_parallel(run, f, PANELS);
   return nullptr;
 }

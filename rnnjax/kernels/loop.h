@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <thread>
 #include <utility>
@@ -22,26 +23,38 @@ typedef void (*Work)(int, int, void*);
 static void (*parallel)(Work, void*, int) = nullptr;
 extern "C" void set_parallel(void (*function)(Work, void*, int)) { parallel = function; }
 
-INLINE void pause_briefly(int& turns) {
+INLINE void pause_briefly() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
-  // With fewer cores than threads, the one waited for may need this core.
-  if (++turns % (1 << 10) == 0) std::this_thread::yield();
 }
+
+typedef std::chrono::steady_clock Clock;
 
 struct Barrier {
   alignas(64) std::atomic<int> arrived{0};
   alignas(64) std::atomic<int> round{0};
+  std::atomic<int64_t> held_up{0};  // for so many nanoseconds, of all threads
 
   void wait(int threads) {
     if (threads == 1) return;
-    int now = round.load(std::memory_order_relaxed), turns = 0;
+    int now = round.load(std::memory_order_relaxed);
     if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
       arrived.store(0, std::memory_order_relaxed);
       round.store(now + 1, std::memory_order_release);
     }
-    while (round.load(std::memory_order_acquire) == now) pause_briefly(turns);
+    for (int turns = 0; turns < 1 << 10; turns++) {
+      if (round.load(std::memory_order_acquire) != now) return;
+      pause_briefly();
+    }
+    wait_long(now);
+  }
+
+  // With fewer cores than threads, the one waited for may need this core.
+  void wait_long(int now) {
+    auto begin = Clock::now();
+    while (round.load(std::memory_order_acquire) == now) std::this_thread::yield();
+    held_up += std::chrono::nanoseconds(Clock::now() - begin).count();
   }
 };
 
@@ -58,11 +71,30 @@ INLINE Range share(int n, int thread, int threads) {
 // which takes none and so does not wait for a thread that had to leave its core.
 INLINE bool split_units(int rows, int threads) { return rows < 6 * threads; }
 
+// Threads that wait for each other at every step are all held up by one that has to share its core.
+// After a call that was spent so, the next ones are left to one thread.
+enum { CALLS_ALONE = 64 };
+static std::atomic<int> alone{0};
+
 // So many threads that a step of each is worth the wait for the others.
 INLINE int useful_threads(int rows, int panels) {
   double flops = 2.0 * rows * N * GN;
   int most = flops < 4e4 ? 1 : (int)(flops / 2e4);
+  if (split_units(rows, most) && alone.load(std::memory_order_relaxed) > 0) {
+    alone.fetch_sub(1, std::memory_order_relaxed);
+    return 1;
+  }
   return rows < 2 && most > panels ? panels : most;
+}
+
+template <class Loop>
+INLINE void run_parallel(Work work, Loop& loop, int panels) {
+  auto begin = Clock::now();
+  parallel(work, &loop, useful_threads(loop.travel.B, panels));
+  auto spent = std::chrono::nanoseconds(Clock::now() - begin).count();
+  bool waiting = loop.barrier.held_up > spent / 2;
+  if (waiting && split_units(loop.travel.B, loop.threads))
+    alone.store(CALLS_ALONE, std::memory_order_relaxed);
 }
 
 // Calls tile(first, height) for rows cut as evenly as they can be: 16 = 6 + 5 + 5, not 6 + 6 + 4.

@@ -171,24 +171,17 @@ def _convolve(
         return window, xs
     mask, resets = shard_batch((valid_steps(mask, lengths, time), resets), 1, mesh_axis)
     # The carry belongs to document 0, and a step sees those of its own document.
-    none = shard_batch(jnp.zeros((before + time, batch), int), 1, mesh_axis)
-    documents = none[before:] if resets is None else jnp.cumsum(resets, 0, int)
-    last, count = documents[-1], jnp.full((batch,), time)
+    first = shard_batch(jnp.zeros((before + time, batch), int), 1, mesh_axis)
+    documents = first[before:] if resets is None else jnp.cumsum(resets, 0, int)
+    steps, count = Steps(xs, documents), jnp.full((batch,), time)
     if mask is not None:
-        count = mask.sum(0)
-        order = jnp.argsort(~mask, axis=0, stable=True)  # (T, B), the steps that are taken first
-        clean = jnp.where(mask[..., None], xs, jnp.zeros((), xs.dtype))
-        xs, documents = _take(clean, order), _take(documents, order)
-    seen = Steps(
-        jnp.concatenate([window.swapaxes(0, 1), xs]),
-        jnp.concatenate([none[:before], documents]),
-    )
-    ys = _weigh(params, seen, documents)
-    if mask is not None:
-        place = jnp.maximum(jnp.cumsum(mask, 0, int) - 1, 0)
-        ys = jnp.where(mask[..., None], _take(ys, place), jnp.zeros((), ys.dtype))
+        steps, count = _together(mask, steps), mask.sum(0)
+    earlier = Steps(window.swapaxes(0, 1), first[:before])
+    seen = jax.tree.map(lambda *parts: jnp.concatenate(parts), earlier, steps)
+    ys = _weigh(params, seen, steps.document)
     kept = jax.tree.map(lambda a: _take(a, count[None] + jnp.arange(before)[:, None]), seen)
-    return _of_document(kept, last[None]).swapaxes(0, 1), ys
+    carry = _of_document(kept, documents[-1:]).swapaxes(0, 1)
+    return carry, ys if mask is None else _apart(mask, ys)
 
 
 class Steps(NamedTuple):
@@ -196,6 +189,19 @@ class Steps(NamedTuple):
 
     x: Array
     document: Array
+
+
+def _together(mask: Array, steps: Steps) -> Steps:
+    """Move the steps of each row that are taken to its front, the others behind as zeros."""
+    clean = jnp.where(mask[..., None], steps.x, jnp.zeros((), steps.x.dtype))
+    order = jnp.argsort(~mask, axis=0, stable=True)  # (T, B)
+    return Steps(_take(clean, order), _take(steps.document, order))
+
+
+def _apart(mask: Array, ys: Array) -> Array:
+    """Move the outputs back to where their steps are taken, with zeros elsewhere."""
+    place = jnp.maximum(jnp.cumsum(mask, 0, int) - 1, 0)
+    return jnp.where(mask[..., None], _take(ys, place), jnp.zeros((), ys.dtype))
 
 
 def _weigh(params: Params, seen: Steps, documents: Array) -> Array:

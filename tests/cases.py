@@ -171,7 +171,7 @@ STRATEGIES: dict[str, rnnjax.Strategy] = {
 """With other options, and with what hands on to one of them: on two cells."""
 
 LINEAR = [name for name, cell in CELLS.items() if accepts(rnnjax.Associative(), cell)]
-"""Held to the oracle under ``Associative()``: ``check_cell`` holds other strategies to that."""
+"""Held to the oracle under ``Associative()``, and ``step`` to ``scan`` under ``Sequential()``."""
 GATED = [name for name, cell in CELLS.items() if cell.gated() is not None]
 OPTIONS = STRATEGIES.keys() - RUNNERS.keys() - DEFERRED.keys() - FUSED.keys()
 

@@ -21,7 +21,6 @@ from tests.cases import (
     GATED,
     IN_DIMS,
     LINEAR,
-    LINEAR_REPRESENTATIVES,
     OPTIONS,
     PARALLEL,
     REPRESENTATIVES,
@@ -57,7 +56,7 @@ PAIRS += [(cell, "sequential") for cell in CONTRACT]
 PAIRS += [(cell, strategy) for cell in set(GATED) - set(CONTRACT) for strategy in DEFERRED]
 PAIRS += [(cell, strategy) for cell in set(FUSIBLE) - set(CONTRACT) for strategy in FUSED]
 PAIRS += [(cell, "associative") for cell in LINEAR]
-PAIRS += [(cell, "associative_block") for cell in LINEAR_REPRESENTATIVES]
+PAIRS += [("gated_delta", "associative_block")]
 PAIRS += [(cell, strategy) for cell in REPRESENTATIVES for strategy in OPTIONS]
 
 

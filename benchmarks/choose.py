@@ -9,8 +9,8 @@ import rnnjax
 from benchmarks import wording
 from benchmarks.benchmark import Table
 from benchmarks.results import Results
-from benchmarks.speed_models import CELLS, STRATEGIES
-from benchmarks.speed_rows import Group, groups, mean
+from benchmarks.speed_models import CELLS, STRATEGIES, gate_count
+from benchmarks.speed_rows import OWN, Group, groups, mean
 
 KERNEL = "Fused()"
 # Chunked is picked by memory alone; unroll helps some forward passes and slows training.
@@ -50,15 +50,20 @@ FUSED: tuple[tuple[float, int, int, int], ...] = ({fused})
 def module(found: Sequence[Results]) -> str:
     """Return the source of ``rnnjax/strategies/measured.py``."""
     scans, fused = [], []
-    chosen = [group for results in found for group in groups(results.rows)]
+    chosen = [group for results in found for group in measured(results)]
     for cell, sizes in dict.fromkeys((group.cell, group.sizes) for group in chosen):
         _, batch, in_dim, hidden = sizes
         passes = [group for group in chosen if (group.cell, group.sizes) == (cell, sizes)]
-        key = f"({CELLS[cell](hidden).gate_count}, {batch}, {in_dim}, {hidden})"
+        key = f"({gate_count(CELLS[cell], hidden)}, {batch}, {in_dim}, {hidden})"
         scans.append(f"    {key}: {best(passes, SCANS)},")
         if best(passes, CANDIDATES) == KERNEL:
             fused.append(f"\n    {key},")
     return MODULE.format(scans="\n".join(scans), fused="".join(fused) + "\n" * bool(fused))
+
+
+def measured(results: Results) -> list[Group]:
+    """Return the groups in which all candidates were measured: not those of a user's own cell."""
+    return [group for group in groups(results.rows) if group.cell != OWN]
 
 
 def best(passes: list[Group], candidates: Sequence[str]) -> str:
@@ -87,7 +92,7 @@ def picked(group: Group, *, kernels: bool = True) -> str:
 
 def table(results: Results) -> Table:
     """Return what always picking one strategy would cost, beside what ``Auto`` picks."""
-    found = groups(results.rows)
+    found = measured(results)
     arms = {
         "what Auto picks": [picked(group) for group in found],
         "what Auto picks without kernels": [picked(group, kernels=False) for group in found],

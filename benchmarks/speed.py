@@ -27,11 +27,13 @@ from benchmarks.results import Row, cpus
 from benchmarks.speed_figure import draw
 from benchmarks.speed_models import (
     CELLS,
+    LOOP,
     STRATEGIES,
     Arm,
     Kind,
     Model,
     Size,
+    gate_count,
     ours,
     peer_arms,
     rnnjax_arm,
@@ -54,6 +56,7 @@ GRID = (
 )
 QUICK_GRID = tuple(GRID[k] for k in (1, 2, 5, 4))
 QUICK_CELLS = ("LSTM", "GRU")
+OWN_ARMS = ("Auto()", "Auto(kernels=False)", "Sequential()")
 QUICK_ARMS = {
     ("rnnjax", "Auto()"),
     ("rnnjax", "Sequential()"),
@@ -107,7 +110,7 @@ class Case(NamedTuple):
     def flops(self) -> float:
         """Operations in products of matrices; training takes three times those of forward."""
         T, B, D, N, _ = self.size
-        gates = CELLS[self.cell](N).gate_count
+        gates = gate_count(CELLS[self.cell], N)
         return 2.0 * T * B * gates * N * (D + N) * (3 if self.direction == TRAINING else 1)
 
 
@@ -161,8 +164,13 @@ def choose_peers(options: SpeedOptions) -> tuple[str, ...]:
 
 def arms_of(case: Case, peers: tuple[str, ...], quick: bool) -> list[Arm]:
     """Return the arms of a case that run in this process."""
-    arms = [rnnjax_arm(case.cell, name) for name in STRATEGIES]
-    arms += [arm for arm in peer_arms(case.cell, _platform()) if arm.implementation in peers]
+    arms = [
+        rnnjax_arm(case.cell, name)
+        for name in STRATEGIES
+        if case.cell in TORCH_KINDS or name in OWN_ARMS
+    ]
+    known = (*peers, LOOP)
+    arms += [arm for arm in peer_arms(case.cell, _platform()) if arm.implementation in known]
     return [arm for arm in arms if not quick or (arm.implementation, arm.name) in QUICK_ARMS]
 
 
@@ -177,7 +185,7 @@ def measure_case(
     xs = np.random.default_rng(0).standard_normal(case.size[:3], np.float32)
     expected = functools.cache(lambda kind: reference(case, kind, xs))
     found = {(arm.implementation, arm.name): prepare(case, arm, xs, expected) for arm in arms}
-    if torch is not None:
+    if torch is not None and case.cell in TORCH_KINDS:
         found["torch", TORCH_KINDS[case.cell]] = prepare_torch(case, torch, xs, expected)
     turns = {key: arm.turn for key, arm in found.items() if isinstance(arm, Ready)}
     times = timing.take_turns(turns, rounds=rounds)

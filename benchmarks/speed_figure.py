@@ -17,6 +17,7 @@ MARKERS = {
     "equinox": Line(pictures.PINK, "P"),
     "keras": Line(pictures.ORANGE, "s"),
     "jax.experimental.rnn": Line(pictures.BLUE, "*"),
+    "jax.lax.scan": Line(pictures.BLUE, "<"),
     "torch": Line(pictures.VERMILION, "X"),
     "rnnjax, other strategies": Line("#888888", "|"),
     f"rnnjax {WITHOUT_KERNELS}": Line("#777777", "o"),

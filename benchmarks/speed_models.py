@@ -12,10 +12,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 import rnnjax
+from benchmarks.speed_rows import OWN
+from examples.own_cell import Coupled
 from rnnjax import Strategy, interop
 from rnnjax.array_typing import Array, Params
+from rnnjax.cell import one_step
 
-CELLS = {"LSTM": rnnjax.LSTM, "GRU": rnnjax.GRU, "Elman": rnnjax.Elman}
+CELLS = {"LSTM": rnnjax.LSTM, "GRU": rnnjax.GRU, "Elman": rnnjax.Elman, OWN: Coupled}
+"""The classic cells, and one that a user has written, a coupled LSTM with a peephole."""
+
+LOOP = "jax.lax.scan"
+"""The peer of a user's own cell: the loop that everybody writes."""
 
 STRATEGIES: dict[str, Strategy] = {
     "Auto()": rnnjax.Auto(),
@@ -49,6 +56,12 @@ class Size(NamedTuple):
 
 Kind = Callable[[int], rnnjax.Cell]
 """A class of cells, called with N."""
+
+
+def gate_count(kind: Kind, hidden: int) -> int:
+    """Return G."""
+    params = jax.eval_shape(lambda key: kind(hidden).init(key, 1), jax.random.key(0))
+    return params["w_h"].shape[1] // hidden
 
 
 class Model(NamedTuple):
@@ -100,6 +113,17 @@ def rnnjax_model(kind: Kind, strategy: Strategy, size: Size) -> Model:
 
     def run(params: Params, xs: Array) -> Array:
         return rnnjax.scan(cell, params, xs, strategy=strategy)[1]
+
+    return Model(run, params, kind)
+
+
+def _loop(kind: Kind, size: Size) -> Model:
+    own, params = ours(kind, size)
+
+    def run(params: Params, xs: Array) -> Array:
+        carry = rnnjax.initial_carry(own, params, xs.shape[1])
+        step = jax.vmap(functools.partial(one_step, own, params))
+        return jax.lax.scan(step, carry, xs)[1]
 
     return Model(run, params, kind)
 
@@ -235,6 +259,7 @@ def peer_arms(cell: str, platform: str) -> list[Arm]:
             _arm("flax.nnx", "SimpleCell", _nnx, kind, nnx.SimpleCell, False),
             _arm("keras", "SimpleRNN", _keras, kind, "SimpleRNN"),
         ],
+        OWN: [_arm(LOOP, "step", _loop, kind)],
     }[cell]
     if cell == "LSTM" and platform == "gpu":
         arms.append(_arm("jax.experimental.rnn", "lstm", _cudnn, kind))

@@ -9,6 +9,7 @@ from benchmarks.results import Row
 FORWARD, TRAINING = "forward", "forward+backward"
 PASSES = (FORWARD, TRAINING)
 OURS = "rnnjax"
+OWN = "own"  # the cell that a user has written
 AUTO, WITHOUT_KERNELS = AUTOS = ("Auto()", "Auto(kernels=False)")
 
 

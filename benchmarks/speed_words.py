@@ -3,7 +3,7 @@
 from benchmarks import wording
 from benchmarks.benchmark import Table
 from benchmarks.results import Row
-from benchmarks.speed_rows import AUTO, PASSES, WITHOUT_KERNELS, Group, groups, speedups
+from benchmarks.speed_rows import AUTO, OWN, PASSES, WITHOUT_KERNELS, Group, groups, speedups
 
 
 def summarise(rows: list[Row]) -> str:
@@ -28,8 +28,9 @@ def _against(found: list[Group], strategy: str, *, jax_only: bool) -> str:
     if not parts:
         return ""
     if jax_only:
-        overall = wording.mean_span(speedups(found, strategy, jax_only=True))
-        whom = f"the fastest peer on JAX of each row: {overall}"
+        classic = [group for group in found if group.cell != OWN]
+        overall = wording.mean_span(speedups(classic, strategy, jax_only=True))
+        whom = f"the fastest peer on JAX of each row: {overall} but for a user's own cell"
     else:
         whom = "the fastest peer of all, PyTorch among them"
     return f"{strategy} against {whom}; geometric mean (range): {', '.join(parts)}."

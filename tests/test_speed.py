@@ -37,7 +37,8 @@ def installed(names):
 
 
 @pytest.mark.parametrize(
-    ("cell", "direction"), [("LSTM", TRAINING), ("GRU", FORWARD), ("Elman", TRAINING)]
+    ("cell", "direction"),
+    [("LSTM", TRAINING), ("GRU", FORWARD), ("Elman", TRAINING)],
 )
 def test_all_libraries_compute_the_same(cell, direction, monkeypatch):
     monkeypatch.setattr(speed_models, "STRATEGIES", {k: speed_models.STRATEGIES[k] for k in FEW})
@@ -52,6 +53,16 @@ def test_all_libraries_compute_the_same(cell, direction, monkeypatch):
     for row in rows:
         assert row["gflops"] == pytest.approx(case.flops / row["milliseconds"] / 1e6)
         assert row["share_of_peak"] == pytest.approx(row["gflops"] / 100)
+
+
+def test_a_users_own_cell_is_compared_with_the_loop_that_everybody_writes():
+    case = Case("own", TRAINING, SIZE)
+    arms = speed.arms_of(case, (), quick=False)
+    rows = speed.measure_case(case, arms, None, peak=100.0, rounds=1)
+    assert {row["implementation"] for row in rows} == {"rnnjax", "jax.lax.scan"}
+    assert [row["skipped"] for row in rows] == [None] * len(rows)
+    T, B, D, N, _ = SIZE
+    assert case.flops == 3 * 2 * T * B * 3 * N * (D + N)
 
 
 def test_an_arm_with_other_results_is_a_gap():
@@ -123,7 +134,7 @@ def test_auto_is_near_the_fastest_where_it_was_measured(kernels):
         pytest.skip(why)
     candidates = choose.CANDIDATES if kernels else choose.SCANS
     for found in MEASURED:
-        rows = speed_rows.groups(found.rows)
+        rows = choose.measured(found)
         behind = [choose.slowdown(g, choose.picked(g, kernels=kernels), candidates) for g in rows]
         assert speed_rows.mean(behind) < 1.05
         # One pick serves both passes, so it may be behind in one of them.

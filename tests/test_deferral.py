@@ -198,6 +198,25 @@ def test_merged_products_are_one_a_step():
     assert products(CELLS["lstm"], MERGED) == [[(B, 4 * N)], [(B, N)]]
 
 
+def test_a_product_of_matrices_is_left_apart():
+    """Of x (D, K) a row, whose axes could be taken for those of a vector and a matrix."""
+
+    class Turned(rnnjax.Elman):
+        def encode(self, params, x):
+            return jnp.einsum("dk,dm->km", x, params["w_x"])[0] + params["b"]
+
+        def input_shapes(self, params):
+            return None
+
+    cell = Turned(N)
+    params, xs = cell.init(jax.random.key(0), 5), jax.random.normal(jax.random.key(1), (T, B, 5, 5))
+    merged, plain = (
+        rnnjax.scan(cell, params, xs, strategy=strategy)[1]
+        for strategy in (rnnjax.Sequential(merge=True), rnnjax.Sequential())
+    )
+    assert largest_difference(plain, merged) < 1e-6
+
+
 def test_what_is_no_dense_product_is_left_apart():
     class Scaled(rnnjax.LSTM):
         def encode(self, params, x):

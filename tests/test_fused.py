@@ -440,7 +440,56 @@ class Contextual(rnnjax.Elman):
         return super().update(params, carry, u, r * params["context"]["speaker"])
 
 
+class Rounded(rnnjax.Elman):
+    def update(self, params, carry, u, r):
+        return jax.lax.reduce_precision(super().update(params, carry, u, r), 8, 7)
+
+
+class Periodic(rnnjax.Elman):
+    """A param is an integer."""
+
+    def init(self, key, in_dim):
+        return {**super().init(key, in_dim), "period": jnp.arange(self.size)}
+
+    def update(self, params, carry, u, r):
+        return super().update(params, carry, u, r * params["period"].astype(r.dtype))
+
+
+class OneGateForAll(rnnjax.Elman):
+    """u holds a gate that all units share, behind N entries."""
+
+    def encode(self, params, x):
+        return jnp.append(super().encode(params, x), x[0])
+
+    def update(self, params, carry, u, r):
+        n = self.size
+        return super().update(params, carry, u[:n] * jax.nn.sigmoid(u[n]), r)
+
+
+@jax.custom_vjp
+def clipped(x):
+    return x
+
+
+clipped.defvjp(lambda x: (x, None), lambda _, g: (jnp.clip(g, -0.1, 0.1),))
+
+
+class Clipped(rnnjax.Elman):
+    """The gradient of numbers that all units share is clipped when it has been summed up."""
+
+    def init(self, key, in_dim):
+        return {**super().init(key, in_dim), "q": jnp.array([0.5, 2.0])}
+
+    def update(self, params, carry, u, r):
+        q = clipped(params["q"])
+        return super().update(params, carry, q[0] * u, q[1] * r)
+
+
 REFUSED = [
+    (Rounded(5), r"it rounds to \(8, 7\) bits"),
+    (Periodic(5), r"its update reads int32, and a kernel float32"),
+    (OneGateForAll(5), r"not made of gates of N = 5"),
+    (Clipped(5), r"sums over hidden units"),
     (rnnjax.GRUResetBefore(5), r"needs a gated cell"),
     (rnnjax.LayerNormLSTM(5), r"sums over hidden units \(line .*layer_norm.py:\d+"),
     (rnnjax.MultiplicativeLSTM(5), r"has to be the default, one dense matrix"),
@@ -459,6 +508,20 @@ def test_refusals(cell, message):
     with pytest.raises(ValueError, match=rf"scan: Fused\(\) cannot run \w+\(.*{message}"):
         rnnjax.scan(cell, params, xs, strategy=FUSED)
     assert unavailable(cell, params, jax.ShapeDtypeStruct((3,), "float32"))
+
+
+def test_inputs_without_features():
+    """Nothing is left of encode but its bias."""
+
+    class Constant(rnnjax.Elman):
+        def init(self, key, in_dim):
+            params = super().init(key, 1)
+            return {**params, "w_x": params["w_x"][:0], "b": jnp.ones(self.size)}
+
+    cell = Constant(5)
+    params, xs = cell.init(jax.random.key(0), 0), jnp.zeros((3, 2, 0))
+    got, expected = (value_and_grads(cell, params, xs, s) for s in (FUSED, rnnjax.Sequential()))
+    assert largest_difference(expected, got) < 1e-6
 
 
 @pytest.mark.no_compiler

@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import jax
+import jaxlib
 
 from rnnjax.kernels.emit import FOLDER
 
@@ -64,14 +65,27 @@ def cache_folder() -> pathlib.Path:
     """Return the folder of libraries, made if need be: ``RNNJAX_CACHE``, or in the user's cache.
 
     Raises:
-        OSError: when it cannot be made or written to.
+        OSError: when it cannot be made or written to, or others may write to it.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(os.environ.get("RNNJAX_CACHE") or pathlib.Path(home) / "rnnjax")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _chosen_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} is read-only")
+    # Whoever may write there runs code as whoever loads it.
+    state = folder.stat()
+    if hasattr(os, "getuid") and (state.st_uid not in (os.getuid(), 0) or state.st_mode & 0o002):
+        raise PermissionError(f"{folder} is another user's, or anybody may write to it")
     return folder
+
+
+def _chosen_folder() -> pathlib.Path:
+    if chosen := os.environ.get("RNNJAX_CACHE"):
+        return pathlib.Path(chosen)
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from error
+    return pathlib.Path(home) / "rnnjax"
 
 
 def library(source: str, what: str, flags: tuple[str, ...] = ()) -> pathlib.Path:
@@ -88,7 +102,8 @@ def library(source: str, what: str, flags: tuple[str, ...] = ()) -> pathlib.Path
     if reason := missing():
         raise BuildError(f"a kernel cannot be compiled: {reason}.")
     command = (str(compiler()), *FLAGS, *extra_flags(), *flags, f"-I{jax.ffi.include_dir()}")
-    key = hashlib.sha256("\n".join([source, *command, _machine(command[0])]).encode()).hexdigest()
+    parts = [source, *command, _machine(command[0]), jaxlib.__version__]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     path = cache_folder() / f"{key[:32]}.so"
     if not _sound(path):
         _compile(source, command, path, what)

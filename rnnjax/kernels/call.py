@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import pathlib
 from typing import NamedTuple
 
 import jax
@@ -163,13 +164,30 @@ def load(description: Description, way: str) -> Kernel:
     words = f"N = {d.units}, D = {d.features}, {d.gates} gates, {way}"
     path = build.library(emit.source(d, way), words)
     library = ctypes.CDLL(str(path))
-    library.set_parallel(ctypes.cast(_pool().run_parallel, ctypes.c_void_p))
+    functions = (_pool().run_parallel, _pool().cores)
+    library.set_parallel(*(ctypes.cast(each, ctypes.c_void_p) for each in functions))
     library.scratch.restype = ctypes.c_int64
     library.scratch.argtypes = [ctypes.c_int64, ctypes.c_int64]
     target = f"rnnjax_{way}_{path.stem}"
     handler = jax.ffi.pycapsule(getattr(library, way))
     jax.ffi.register_ffi_target(target, handler, platform="cpu")
     return Kernel(target, library)
+
+
+def unavailable() -> str | None:
+    """Say why no kernel can be built and loaded here; None: they can.
+
+    Example:
+        >>> unavailable() is None or isinstance(unavailable(), str)
+        True
+    """
+    if reason := build.missing():
+        return reason
+    try:
+        _pool()
+    except (build.BuildError, OSError) as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def set_threads(count: int) -> None:
@@ -182,5 +200,15 @@ def _pool() -> ctypes.CDLL:
     """Return the library of the threads that all kernels share; ``RNNJAX_THREADS`` bounds them."""
     path = build.library(build.read_source("pool.cc"), "threads")
     pool = ctypes.CDLL(str(path))
-    pool.set_threads(int(os.environ.get("RNNJAX_THREADS", "0")))
+    pool.set_threads(int(os.environ.get("RNNJAX_THREADS") or _quota()))
     return pool
+
+
+def _quota() -> int:
+    """Return how many cores a container may use, where it is told; 0: all that there are."""
+    try:
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return 0
+    cores = os.cpu_count() or 1
+    return 0 if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))

@@ -2,6 +2,7 @@
 // which part, and the product of a few rows with a panel of weights.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -21,7 +22,11 @@ constexpr int GN = G * N;
 // Runs work(thread, threads, context) on so many threads or fewer; set when the library is loaded.
 typedef void (*Work)(int, int, void*);
 static void (*parallel)(Work, void*, int) = nullptr;
-extern "C" void set_parallel(void (*function)(Work, void*, int)) { parallel = function; }
+static int (*cores)() = nullptr;
+extern "C" void set_parallel(void (*function)(Work, void*, int), int (*count)()) {
+  parallel = function;
+  cores = count;
+}
 
 INLINE void pause_briefly() {
 #if defined(__x86_64__)
@@ -79,12 +84,13 @@ static std::atomic<int> alone{0};
 // So many threads that a step of each is worth the wait for the others.
 INLINE int useful_threads(int rows, int panels) {
   double flops = 2.0 * rows * N * GN;
-  int most = flops < 4e4 ? 1 : (int)(flops / 2e4);
-  if (split_units(rows, most) && alone.load(std::memory_order_relaxed) > 0) {
+  int most = flops < 4e4 ? 1 : (int)std::min(flops / 2e4, (double)cores());
+  if (!split_units(rows, most)) return most;
+  if (alone.load(std::memory_order_relaxed) > 0) {
     alone.fetch_sub(1, std::memory_order_relaxed);
     return 1;
   }
-  return rows < 2 && most > panels ? panels : most;
+  return std::min(most, panels);
 }
 
 template <class Loop>
@@ -92,7 +98,7 @@ INLINE void run_parallel(Work work, Loop& loop, int panels) {
   auto begin = Clock::now();
   parallel(work, &loop, useful_threads(loop.travel.B, panels));
   auto spent = std::chrono::nanoseconds(Clock::now() - begin).count();
-  bool waiting = loop.barrier.held_up > spent / 2;
+  bool waiting = loop.barrier.held_up > spent * loop.threads / 4;
   if (waiting && split_units(loop.travel.B, loop.threads))
     alone.store(CALLS_ALONE, std::memory_order_relaxed);
 }

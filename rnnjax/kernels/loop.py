@@ -38,7 +38,7 @@ def enabled() -> bool:
         >>> enabled() == (os.environ.get("RNNJAX_FUSED") != "0")
         True
     """
-    return os.environ.get("RNNJAX_FUSED") != "0"
+    return PARTITIONED and os.environ.get("RNNJAX_FUSED") != "0"
 
 
 def run(spec: Spec, arrays: Arrays) -> States:
@@ -312,4 +312,6 @@ for _p, (_type, _meaning, _kernel) in KERNELS.items():
     mlir.register_lowering(_p, mlir.lower_fun(_meaning, multiple_results=True))
     if _kernel is not None:
         mlir.register_lowering(_p, _on_cpu(_p, _meaning, _kernel), platform="cpu")
-        needs_devices(_p)
+
+PARTITIONED = all(needs_devices(_p) for _p, (_, _, _kernel) in KERNELS.items() if _kernel)
+"""Whether this JAX lets a primitive be partitioned; without it there are no kernels."""

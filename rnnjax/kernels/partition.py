@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax._src import dispatch
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -13,12 +12,18 @@ from rnnjax.array_typing import Array
 Axes = Sequence[int | None]
 
 
-def needs_devices(primitive: Any) -> None:
+def needs_devices(primitive: Any) -> bool:
     """Have a primitive lowered with the devices at hand, as ``custom_partitioning`` asks.
 
-    JAX has no public name for this; it marks its own primitives so.
+    JAX has no public name for this; it marks its own primitives so. False: another JAX does not.
     """
-    dispatch.prim_requires_devices_during_lowering.add(primitive)
+    try:
+        from jax._src import dispatch
+
+        dispatch.prim_requires_devices_during_lowering.add(primitive)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def partitioned(function: Callable, operands: Axes, results: Axes) -> Callable:

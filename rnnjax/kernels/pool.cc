@@ -3,12 +3,14 @@
 // run(work, context, most) calls work(thread, threads, context) once a thread, the caller among
 // them. Whoever finds the threads busy works alone, so kernels may run at the same time, from any
 // thread; a kernel computes the same bits with any number of threads.
+#include <pthread.h>
 #include <sched.h>
 
 #include <atomic>
 #include <cfenv>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 typedef void (*Work)(int, int, void*);
@@ -25,7 +27,7 @@ void pause_briefly() {
 
 std::atomic<int> chosen{0};  // how many threads, where somebody has said so
 
-int cores() {
+int cores_here() {
   if (int count = chosen.load()) return count;
   cpu_set_t set;
   int count = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
@@ -59,15 +61,23 @@ struct Pool {
     }
   }
 
+  // Has so many helpers, or as many as the system allows.
+  int hire(int wanted, int seen) {
+    try {
+      for (; helpers < wanted; helpers++)
+        std::thread([this, thread = helpers + 1, seen] { help(thread, seen); }).detach();
+    } catch (const std::system_error&) {
+    }
+    return helpers < wanted ? helpers : wanted;
+  }
+
   void run(Work function, void* its_context, int most) {
     std::unique_lock<std::mutex> mine(busy, std::try_to_lock);
-    int count = mine.owns_lock() ? cores() : 1;
+    int count = mine.owns_lock() ? cores_here() : 1;
     if (most < count) count = most;
     if (count <= 1) return function(0, 1, its_context);
     int seen = job.load();
-    for (; helpers < count - 1; helpers++) {
-      std::thread([this, thread = helpers + 1, seen] { help(thread, seen); }).detach();
-    }
+    count = 1 + hire(count - 1, seen);
     work = function, context = its_context, threads = count;
     std::fegetenv(&rounding);
     left.store(helpers, std::memory_order_relaxed);
@@ -86,8 +96,13 @@ struct Pool {
 
 Pool* pool = new Pool;  // Never destroyed: its threads run until the process ends.
 
+// A process that is forked has none of the threads.
+int forks = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+
 }  // namespace
 
 extern "C" void run_parallel(Work work, void* context, int most) { pool->run(work, context, most); }
+
+extern "C" int cores() { return cores_here(); }
 
 extern "C" void set_threads(int count) { chosen = count; }

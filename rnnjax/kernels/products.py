@@ -36,10 +36,11 @@ def input_leaf(cell: Cell, params: Params, x: PyTree, k: int) -> int | None:
     found = []
 
     def look(params: Params) -> None:
-        found.append(_product(_encoder(cell, k), params, x))
+        product = _product(_encoder(cell, k), params, x)
+        found.append(product and product.leaf)
 
     jax.eval_shape(look, params)
-    return found[0] and found[0].leaf
+    return found[0]
 
 
 def input_kernel(cell: Cell, params: Params, x: PyTree, k: int) -> tuple[Array, Array]:
@@ -56,10 +57,11 @@ def is_dense(cell: Cell, params: Params, x: PyTree) -> bool:
     found = []
 
     def look(params: Params) -> None:
-        found.append(_recurrent(cell, params, x))
+        product = _recurrent(cell, params, x)
+        found.append(product is not None and product.bias is None)
 
     jax.eval_shape(look, params)
-    return found[0] is not None and found[0].bias is None
+    return found[0]
 
 
 def other_dtype(cell: Cell, params: Params, x: PyTree) -> str | None:
@@ -152,6 +154,8 @@ def _apply(equation: Any, arguments: list) -> list:
     if equation.primitive.name in ("jit", "pjit"):
         inner = equation.params["jaxpr"]
         return _follow(inner.jaxpr, inner.consts, arguments)
+    if not equation.outvars:
+        return []
     return [_symbolic(equation, arguments)] + [UNKNOWN] * (len(equation.outvars) - 1)
 
 
@@ -185,4 +189,4 @@ def _is_dense(equation: Any) -> bool:
     avals = [v.aval for v in (*equation.invars, *equation.outvars)]
     float32 = all(a.dtype == jnp.float32 for a in avals)
     vector = equation.params["dimension_numbers"] == (((0,), (0,)), ((), ()))
-    return float32 and vector and avals[1].ndim == 2
+    return float32 and vector and (avals[0].ndim, avals[1].ndim) == (1, 2)

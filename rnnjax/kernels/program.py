@@ -74,7 +74,7 @@ ARITHMETIC = {
 }  # fmt: skip
 """The primitives of JAX that a kernel can compute."""
 
-PASSED_ON = {"copy", "optimization_barrier", "pvary", "reduce_precision", "stop_gradient"}
+PASSED_ON = {"copy", "optimization_barrier", "pvary", "stop_gradient"}
 CALLS = {
     "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit",
     "remat", "remat2",
@@ -191,6 +191,7 @@ class _Follower:
             arrays = [read(atom) for atom in equation.invars]
             try:
                 outputs = self._equation(equation, arrays)
+                self._check(equation, outputs)
             except NotElementwise as error:
                 if "line" in str(error):
                     raise
@@ -223,19 +224,37 @@ class _Follower:
             return out if isinstance(out, list) else [out]
         raise NotElementwise(f"it uses {name}, which a kernel of single hidden units cannot")
 
+    def _check(self, equation: Any, outputs: list[_Array]) -> None:
+        """Refuse an array whose entries do not stand where blocks of N would have them."""
+        for variable, out in zip(equation.outvars, outputs, strict=True):
+            if (out.blocks.shape, out.width) != _block_shape(variable.aval.shape, self.units):
+                raise NotElementwise(
+                    f"{equation.primitive.name} makes {variable.aval.shape} of what is not made of "
+                    f"gates of N = {self.units}"
+                )
+
+    def _reduce_precision(self, arrays: list[_Array], params: Any, shapes: list) -> list[_Array]:
+        del shapes
+        bits = params["exponent_bits"], params["mantissa_bits"]
+        if bits != (8, 23):
+            raise NotElementwise(f"it rounds to {bits} bits; a kernel computes in float32")
+        return arrays
+
     def _arithmetic(self, equation: Any, arrays: list[_Array]) -> _Array:
         name, out = equation.primitive.name, equation.outvars[0].aval
-        partial = any(a.partial for a in arrays)
-        linear = name in ("add", "add_any", "sub", "neg", "convert_element_type")
-        if partial and not (linear or (name == "mul" and not all(a.partial for a in arrays))):
-            raise NotElementwise("it sums over hidden units")
-        kind = np.dtype(out.dtype)
-        if kind not in (np.float32, np.bool_):
-            raise NotElementwise(f"it computes {name} in {kind}; a kernel computes in float32")
+        partial = _is_share(name, arrays)
+        _check_kinds(equation)
         detail = params_of_interest(equation)
         shape, width = _block_shape(out.shape, self.units)
-        blocks = np.empty(shape, object)
-        inputs = [np.broadcast_to(a.blocks, shape) for a in arrays]
+        blocks, kind = np.empty(shape, object), np.dtype(out.dtype)
+        if any(a.width not in (1, width) for a in arrays):
+            raise NotElementwise(f"it computes with what is not made of gates of N = {self.units}")
+        try:
+            inputs = [np.broadcast_to(a.blocks, shape) for a in arrays]
+        except ValueError:
+            raise NotElementwise(
+                f"it computes with what is not made of gates of N = {self.units}"
+            ) from None
         for place in np.ndindex(shape):
             symbols = tuple(each[place] for each in inputs)
             blocks[place] = self._apply(name, symbols, detail, kind == np.bool_)
@@ -323,7 +342,7 @@ class _Follower:
         if any(a.width != width for a in arrays):
             raise NotElementwise(f"it puts arrays together that are not gates of N = {self.units}")
         blocks = np.concatenate([a.blocks for a in arrays], params["dimension"])
-        return _Array(blocks.reshape(shape), width)
+        return _Array(blocks.reshape(shape), width, _is_share("add", arrays))
 
     def _pad(self, arrays: list[_Array], params: Any, shapes: list) -> _Array:
         a, value = arrays
@@ -339,13 +358,13 @@ class _Follower:
         blocks = np.full(shape, value.blocks.item(), object)
         inner = [slice(low, low + n) for (low, _, _), n in zip(config, a.blocks.shape, strict=True)]
         blocks[tuple(inner)] = a.blocks
-        return _Array(blocks, width)
+        return _Array(blocks, width, _is_share("add", arrays))
 
     def _reduce_sum(self, arrays: list[_Array], params: Any, shapes: list) -> _Array:
         """Add up blocks; over the units of a block, keep each unit's share."""
         (a,), axes = arrays, sorted(params["axes"], reverse=True)
         blocks, over_units = a.blocks, a.width > 1 and a.blocks.ndim - 1 in axes
-        if over_units and not self.shares:
+        if over_units and (a.partial or not self.shares):
             raise NotElementwise("it sums over hidden units")
         partial = a.partial or over_units
         for axis in axes:
@@ -363,6 +382,35 @@ class _Follower:
             pair = np.asarray(a, object)[place], np.asarray(b, object)[place]
             total[place] = self._apply("add_any", pair, None, False)
         return total
+
+
+def _is_share(name: str, arrays: list[_Array]) -> bool:
+    """Say whether a value is each unit's share of a sum, as some of what it is made of is.
+
+    Of sums that are linear: a share and a whole that is not zero do not add up.
+    """
+    shares = [a for a in arrays if a.partial]
+    wholes = [a for a in arrays if not a.partial]
+    if not shares:
+        return False
+    apart = all(symbol == 0.0 for a in wholes for symbol in a.blocks.reshape(-1))
+    added = name in ("add", "add_any", "sub", "neg", "convert_element_type") and apart
+    scaled = name == "mul" and len(shares) == 1
+    if not (added or scaled):
+        raise NotElementwise("it sums over hidden units")
+    return True
+
+
+def _check_kinds(equation: Any) -> None:
+    """Refuse what is computed neither in float32 nor, as logic alone, in truth values."""
+    name = equation.primitive.name
+    kinds = [np.dtype(v.aval.dtype) for v in (*equation.invars, *equation.outvars)]
+    if other := [kind for kind in kinds if kind not in (np.float32, np.bool_)]:
+        raise NotElementwise(f"it computes {name} in {other[0]}; a kernel computes in float32")
+    logic = ("and", "or", "not", "xor", "eq", "ne", "convert_element_type")
+    values = kinds[1:] if name == "select_n" else kinds
+    if values[0] == np.bool_ and name not in logic:
+        raise NotElementwise(f"it computes {name} of truth values")
 
 
 def params_of_interest(equation: Any) -> Any:

@@ -105,11 +105,15 @@ def describe(cell: Cell, params: Params, x: PyTree) -> tuple[Description, Reads]
     """
     flat = jax.tree.leaves((params, x))
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in flat)
-    return _describe(cell, jax.tree.structure((params, x)), shapes)
+    wide = jax.dtypes.canonicalize_dtype(float)
+    return _describe(cell, jax.tree.structure((params, x)), shapes, wide)
 
 
 @functools.lru_cache(maxsize=1024)
-def _describe(cell: Cell, structure: Any, shapes: tuple) -> tuple[Description, Reads]:
+def _describe(
+    cell: Cell, structure: Any, shapes: tuple, default_dtype: Any
+) -> tuple[Description, Reads]:
+    del default_dtype  # What update casts to float64 stays float32 without x64.
     params, x = jax.tree.unflatten(structure, shapes)
     gated = cell.gated()
     assert gated is not None, "a plain cell is refused before it gets here"
@@ -199,7 +203,12 @@ class _Step:
                 name = jax.tree_util.keystr(path)
                 raise Refused(f"its update reads params{name}, which each row has of its own. "
                               f"{_INSTEAD}")  # fmt: skip
-        return params, tuple(k for k in range(len(self.u)) if before_u + k in read)
+        u = tuple(k for k in range(len(self.u)) if before_u + k in read)
+        kinds = [self.params[k].dtype for k in params]
+        kinds += [self.u[k].dtype for k in u if self.u[k].dtype != bool]
+        if other := [kind for kind in kinds if kind != jnp.float32]:
+            raise Refused(f"its update reads {other[0]}, and a kernel float32. {_INSTEAD}")
+        return params, u
 
     def reads_memory(self) -> bool:
         """Say whether readout reads another leaf of the carry than the hidden one."""
@@ -357,7 +366,7 @@ def _projection(step: _Step) -> tuple[int | None, int]:
             x = products.input_leaf(
                 step.cell, step.params_structure.unflatten(step.params), step.x, k
             )
-            if x is not None:
+            if x is not None and jax.tree.leaves(step.x)[x].size:
                 return k, x
     return None, 0
 

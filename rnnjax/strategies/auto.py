@@ -26,8 +26,8 @@ class Auto(Strategy):
     """What was measured to be fastest for the sizes; ``Chunked()`` under a memory bound.
 
     What was fastest for the nearest sizes of those in ``rnnjax/strategies/measured.py``, each layer
-    of a stack by its own: on a CPU ``Fused()`` where it can run the cell, else ``Sequential`` with
-    the options that were fastest; a plain cell runs under ``Sequential()``. ``Chunked()`` is picked
+    of a stack by its own: on a CPU ``Fused()`` where it was faster and can run the cell, else
+    ``Sequential`` with the options that were fastest; a plain cell runs under ``Sequential()``. ``Chunked()`` is picked
     where what training saves would not fit.
 
     Args:
@@ -82,15 +82,10 @@ class Auto(Strategy):
         return self._rule(cell, with_context(params, rows), xs, platform)
 
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
-        """Run what the rule picks for the platform that the program is lowered for."""
+        """Run what the rule picks for the platform that JAX uses."""
         sizes = recurrence.cell, recurrence.row_params(), recurrence.inputs.x
-        anywhere, on_cpu = (self._rule(*sizes, platform)[0] for platform in ("any", "cpu"))
-        if on_cpu == anywhere:
-            return execute(anywhere, recurrence)
-        return jax.lax.platform_dependent(
-            cpu=functools.partial(execute, on_cpu, recurrence),
-            default=functools.partial(execute, anywhere, recurrence),
-        )
+        strategy, _ = self._rule(*sizes, jax.default_backend())
+        return execute(strategy, recurrence)
 
     def _rule(self, cell: Cell, row_params: Params, xs: PyTree, platform: str) -> tuple[Any, str]:
         time, batch = jax.tree.leaves(xs)[0].shape[:2]

@@ -214,11 +214,7 @@ def _linearised(recurrence: Recurrence, us: PyTree, how: Loop, tangents: tuple) 
     place = _Place.of(recurrence)
     rows = {k: place.rows(params.leaves[k]) for k in vectors}
     whole = {k: params.leaves[k] for k in moving - vectors}
-    first = (
-        jax.vmap(gated_of(recurrence).hidden)(recurrence.carry),
-        jax.tree.map(lambda a: a[0], us),
-    )
-    r = jax.eval_shape(functools.partial(_mix, recurrence), *first)
+    r = _first_product(recurrence, us)
     zeros = place.zeros(r), {k: place.zeros(row) for k, row in rows.items()}
     results, derivative, hs = jax.linearize(loop, states.primals, whole, *zeros, has_aux=True)
     _, d_r = jax.jvp(lambda moving: mix_all(moving, hs), (mixed.primals,), (mixed.tangents,))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from rnnjax import checks
 from rnnjax.array_typing import Array, Carry, Params, PyTree
 from rnnjax.cell import Cell
-from rnnjax.kernels import build, loop, products
+from rnnjax.kernels import call, loop, products
 from rnnjax.kernels.plain import Arrays, Spec, States
 from rnnjax.kernels.trace import Refused, describe
 from rnnjax.recurrence import Recurrence, Strategy, row_of
@@ -97,7 +97,7 @@ def unavailable(cell: Cell, row_params: Params, x: PyTree) -> str | None:
         describe(cell, row_params, x)
     except Refused as error:
         return str(error)
-    return build.missing()
+    return call.unavailable()
 
 
 def _spec(recurrence: Recurrence) -> Spec:

@@ -16,9 +16,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+from importlib import metadata
 
 import jax
-import jaxlib
 
 from rnnjax.kernels.emit import FOLDER
 
@@ -102,7 +102,7 @@ def library(source: str, what: str, flags: tuple[str, ...] = ()) -> pathlib.Path
     if reason := missing():
         raise BuildError(f"a kernel cannot be compiled: {reason}.")
     command = (str(compiler()), *FLAGS, *extra_flags(), *flags, f"-I{jax.ffi.include_dir()}")
-    parts = [source, *command, _machine(command[0]), jaxlib.__version__]
+    parts = [source, *command, _machine(command[0]), metadata.version("jaxlib")]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     path = cache_folder() / f"{key[:32]}.so"
     if not _sound(path):

@@ -27,8 +27,8 @@ class Auto(Strategy):
 
     What was fastest for the nearest sizes of those in ``rnnjax/strategies/measured.py``, each layer
     of a stack by its own: on a CPU ``Fused()`` where it was faster and can run the cell, else
-    ``Sequential`` with the options that were fastest; a plain cell runs under ``Sequential()``. ``Chunked()`` is picked
-    where what training saves would not fit.
+    ``Sequential`` with the options that were fastest; a plain cell runs under ``Sequential()``.
+    ``Chunked()`` is picked where what training saves would not fit.
 
     Args:
         memory_bytes: the bound on what the forward pass may save for the backward pass; None: no

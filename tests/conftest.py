@@ -1,7 +1,17 @@
-"""Strict numerics for every test."""
+"""Strict numerics for every test, and no programs of one file kept for the next."""
+
+import gc
 
 import jax
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Keep a process from growing by gigabytes of machine code, in which it may fail to compile."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

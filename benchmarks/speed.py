@@ -60,7 +60,6 @@ OWN_ARMS = ("Auto()", "Auto(kernels=False)", "Sequential()")
 QUICK_ARMS = {
     ("rnnjax", "Auto()"),
     ("rnnjax", "Sequential()"),
-    ("rnnjax", "Fused()"),
     ("flax.linen", "OptimizedLSTMCell"),
     ("flax.linen", "GRUCell"),
     ("equinox", "LSTMCell"),

@@ -36,7 +36,7 @@ import rnnjax
 from examples.support import acting, actor_critic, control_results, policies
 from examples.support.acting import Policy
 from examples.support.actor_critic import Weights
-from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
+from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run, within
 from examples.support.environments import CartPole, TMaze
 from examples.support.folders import set_aside
 from examples.support.kept import RUN
@@ -238,9 +238,7 @@ def check(options: Options) -> None:
         at_least_one(name, getattr(options, name))
     positive("learning_rate", options.learning_rate)
     for name in ("discount", "trace", "entropy"):
-        value = getattr(options, name)
-        if not 0 <= value <= 1:
-            raise OptionError(f"--{name}: expected a number from 0 to 1; got {value}.")
+        within(name, getattr(options, name), 0, 1)
     if not 0 <= options.seed < 2**31:
         raise OptionError(f"--seed: expected a number from 0 to 2**31 - 1; got {options.seed}.")
     if options.length is not None and options.task != "tmaze":

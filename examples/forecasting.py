@@ -34,7 +34,16 @@ import optax
 import tyro
 
 from examples.support import forecast_results, forecaster, outlook
-from examples.support.cli import OptionError, at_least_one, blame, parse, positive, run
+from examples.support.cli import (
+    OptionError,
+    a_seed,
+    at_least_one,
+    blame,
+    parse,
+    positive,
+    run,
+    within,
+)
 from examples.support.folders import set_aside
 from examples.support.forecast_results import Job, Learnt
 from examples.support.forecaster import Forecaster, Scale
@@ -231,10 +240,8 @@ def check(options: Options) -> None:
     positive("learning_rate", options.learning_rate)
     if options.season is not None and options.season < 2:
         raise OptionError(f"--season: expected at least 2 steps; got {options.season}.")
-    if not 0 <= options.noise < 10:
-        raise OptionError(f"--noise: expected a number from 0 to 10; got {options.noise}.")
-    if not 0 <= options.seed < 2**32:
-        raise OptionError(f"--seed: expected a number from 0 to 2**32 - 1; got {options.seed}.")
+    within("noise", options.noise, 0, 10)
+    a_seed(options.seed)
 
 
 def main(options: Options) -> None:

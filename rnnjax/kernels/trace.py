@@ -195,7 +195,7 @@ class _Step:
     def read_by_update(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the numbers of the leaves of params and of u that update reads."""
         jaxpr = jax.make_jaxpr(self.update)(self.params, self.carry, self.u, self.r[0]).jaxpr
-        read, before_u = _live_inputs(jaxpr), len(self.params) + len(self.carry)
+        read, before_u = live_inputs(jaxpr), len(self.params) + len(self.carry)
         params = tuple(k for k in range(len(self.params)) if k in read)
         paths, _ = jax.tree.flatten_with_path(self.params_structure.unflatten(self.params))
         for path in (paths[k][0] for k in params):
@@ -218,7 +218,7 @@ class _Step:
             trees = self.carry_structure.unflatten(carry), self.u_structure.unflatten(u)
             return self.cell.readout(own, *trees)
 
-        read = _live_inputs(jax.make_jaxpr(readout)(self.carry, self.params, self.u).jaxpr)
+        read = live_inputs(jax.make_jaxpr(readout)(self.carry, self.params, self.u).jaxpr)
         return any(k in read for k in range(len(self.carry)) if k != self.hidden())
 
 
@@ -371,13 +371,13 @@ def _projection(step: _Step) -> tuple[int | None, int]:
     return None, 0
 
 
-def _live_inputs(jaxpr: Any) -> set[int]:
+def live_inputs(jaxpr: Any) -> set[int]:
     """Return which inputs a program reads, looking into what is compiled apart."""
     live = {id(v) for v in jaxpr.outvars}
     for equation in reversed(jaxpr.eqns):
         if not any(id(v) in live for v in equation.outvars):
             continue
         inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
-        numbers = range(len(equation.invars)) if inner is None else _live_inputs(inner.jaxpr)
+        numbers = range(len(equation.invars)) if inner is None else live_inputs(inner.jaxpr)
         live |= {id(equation.invars[k]) for k in numbers}
     return {k for k, variable in enumerate(jaxpr.invars) if id(variable) in live}

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rnnjax.cell import Gated
+from rnnjax.kernels.trace import live_inputs
 from rnnjax.recurrence import Recurrence, row_of
 
 
@@ -40,7 +41,7 @@ def reads_of_update(recurrence: Recurrence) -> Reads:
     jaxpr = jax.make_jaxpr(gated.update)(params, carry, u, r).jaxpr
     count = len(jax.tree.leaves(params))
     u_and_r = jaxpr.invars[count + len(jax.tree.leaves(carry)) :]
-    return Reads(_read(jaxpr) & set(range(count)), _only_added(jaxpr, u_and_r))
+    return Reads(live_inputs(jaxpr) & set(range(count)), _only_added(jaxpr, u_and_r))
 
 
 def _only_added(jaxpr: Any, variables: list) -> bool:
@@ -49,13 +50,3 @@ def _only_added(jaxpr: Any, variables: list) -> bool:
     handed_on = any(v is w for v in variables for w in jaxpr.outvars)
     alone = len(variables) == 2 and all(len(each) == 1 for each in readers) and not handed_on
     return alone and readers[0] == readers[1] and readers[0][0].primitive.name == "add"
-
-
-def _read(jaxpr: Any) -> set[int]:
-    """Return which of its inputs a program reads, looking into what is compiled apart."""
-    read = {id(variable) for variable in jaxpr.outvars}
-    for equation in jaxpr.eqns:
-        inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
-        numbers = range(len(equation.invars)) if inner is None else _read(inner.jaxpr)
-        read |= {id(equation.invars[k]) for k in numbers}
-    return {k for k, variable in enumerate(jaxpr.invars) if id(variable) in read}

@@ -158,4 +158,5 @@ def test_a_kill_at_each_call_of_any_thread_leaves_whole_steps(call, tmp_path):
             break
         killed += 1
     assert status == 0
-    assert killed >= 2
+    # One may be all: each of Orbax's threads may make the call once.
+    assert killed >= 1

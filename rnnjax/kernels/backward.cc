@@ -4,7 +4,8 @@
 // their recurrent part, where a gate reads the two apart), and dr W_hᵀ goes on to the step before.
 // The cotangents of a block of steps stay in the cache, panel by panel of QUAD vectors, until the
 // gradients of the weights have taken them up: dW_h += hᵀ dr, dW_x += xᵀ du, db += Σ du,
-// dx = du W_xᵀ. Every entry is summed in the same order for any number of threads.
+// dx = du W_xᵀ. Every entry is summed in the same order for any number of threads. Rows that are
+// masked have no place in a block: the others move together.
 
 constexpr int QUAD = 4;
 constexpr int COLUMNS = QUAD * LANES;
@@ -30,7 +31,9 @@ struct Backward {
   const float *x, *w_x, *w_h, *vectors, *carry, *initial, *streams;
   const float *states, *memory, *saved, *d_states, *d_memory, *d_last;
   float *d_x, *d_w_x, *d_b, *d_w_h, *d_vectors, *d_carry, *d_initial, *d_streams;
-  float *transposed_h, *transposed_x, *sums, *before;
+  float *transposed_h, *transposed_x, *sums;
+  int* places;      // (T, B), where rows are masked: the place of each row in its block
+  float* kept[2];   // of a block, where rows are not read in place: hidden vectors and x
   float *du[2], *dr[2];  // of two blocks in turn, so that one barrier a block is enough
   Barrier barrier;
 
@@ -40,12 +43,31 @@ struct Backward {
 
 // A block: steps [begin, end) of the travel, and where their rows lie in time.
 struct Block {
-  int begin, end, first_time;
+  int begin, end, first_time, rows;
 
+  // The row of step i among those of the block.
   int row(const Travel& travel, int i, int b) const {
     return (travel.time(i) - first_time) * travel.B + b;
   }
 };
+
+// Where a block has the row that is so far from its first.
+INLINE int place(const Backward& f, const Block& block, int row) {
+  return f.travel.mask ? f.places[(size_t)block.first_time * f.travel.B + row] : row;
+}
+
+// How many rows of a block are not masked.
+static int count_rows(const Backward& f, const Block& block) {
+  if (!f.travel.mask) return block.rows;
+  const bool* mask = f.travel.mask + (size_t)block.first_time * f.travel.B;
+  return place(f, block, block.rows - 1) + mask[block.rows - 1];
+}
+
+static Block block_before(const Backward& f, int end) {
+  int begin = end > f.block ? end - f.block : 0;
+  int first_time = f.travel.reverse ? f.travel.T - end : begin;
+  return {begin, end, first_time, (end - begin) * f.travel.B};
+}
 
 INLINE float* slot(const Backward& f, float* buffer, int row, int v) {
   return buffer + ((size_t)(v / QUAD) * f.block_rows() + row) * COLUMNS + v % QUAD * LANES;
@@ -65,45 +87,62 @@ static void pack_transposed(const float* w, int count, int wide, float* panels, 
         }
 }
 
+// Of a row of states, a row of the hidden one or of the others of the carry.
+INLINE const float* leaf(const float* hidden, const float* memory, size_t row, int k) {
+  if (k == HIDDEN) return hidden ? hidden + row * N : nullptr;
+  return memory ? memory + (row * (C - 1) + k - (k > HIDDEN)) * N : nullptr;
+}
+
+// The cotangent of the carry that a step leaves.
+INLINE void arriving(const Backward& f, size_t row, int b, int j, vec* ct) {
+  for (int k = 0; k < C; k++) {
+    const float* d = leaf(f.d_states, f.d_memory, row, k);
+    ct[k] = load_some<N>(f.d_carry + k * f.plane() + (size_t)b * N, j);
+    if (d) ct[k] += load_some<N>(d, j);
+  }
+}
+
+INLINE void leave(const Backward& f, int b, int j, const vec* d_c) {
+  for (int k = 0; k < C; k++) store_some<N>(f.d_carry + k * f.plane() + (size_t)b * N, j, d_c[k]);
+}
+
+// A step that was masked: the cotangent passes on.
+static void pass_back_units(const Backward& f, int i, int b, int j) {
+  size_t row = f.travel.row(i, b);
+  vec ct[C];
+  arriving(f, row, b, j, ct);
+  leave(f, b, j, ct);
+  if (f.d_streams)
+    for (int k = 0; k < STREAMS; k++)
+      store_some<N>(f.d_streams + (row * STREAMS + k) * N, j, fill(0.f));
+}
+
+// The hidden vectors that the products of a block read lie in one place, but after resets elsewhere,
+// and not side by side where rows between them are masked.
+INLINE bool gathers(const Travel& travel) { return travel.mask || travel.resets; }
+
 // The derivative of one step of one row, for hidden units [j, j + LANES).
 static void pull_back_units(const Backward& f, const Block& block, int i, int b, int j, float* du,
                             float* dr) {
   const Travel& travel = f.travel;
-  size_t row = travel.row(i, b), own = (size_t)b * N, plane = f.plane();
-  bool reset = travel.reset(i, b), masked = travel.masked(i, b);
+  size_t row = travel.row(i, b), past = travel.row(i - 1, b);
+  bool reset = travel.reset(i, b);
   vec c[C], z[G], v[APARTS], s[STREAMS_], vectors[VECTORS_], ct[C];
   vec d_c[C], d_z[G], d_v[APARTS], d_s[STREAMS_], d_vectors[VECTORS_];
-  const float* start = reset ? f.initial : f.carry;
-  for (int k = 0, other = 0; k < C; k++) {
-    const float* d = k == HIDDEN ? f.d_states : f.d_memory;
-    size_t at = k == HIDDEN ? row * N : (row * (C - 1) + other) * N;
-    ct[k] = load_some<N>(f.d_carry + k * plane + own, j);
-    if (d) ct[k] += load_some<N>(d + at, j);
-    size_t past = travel.row(i - 1, b);
-    if (reset || i == 0)
-      c[k] = load_some<N>(start + k * plane + own, j);
-    else
-      c[k] = k == HIDDEN ? load_some<N>(f.states + past * N, j)
-                         : load_some<N>(f.memory + (past * (C - 1) + other) * N, j);
-    other += k != HIDDEN;
-  }
-  if (masked) {
-    for (int k = 0; k < C; k++) d_c[k] = ct[k];
-    for (int g = 0; g < G; g++) d_z[g] = fill(0.f);
-    for (int k = 0; k < APARTS; k++) d_v[k] = fill(0.f);
-    for (int k = 0; k < STREAMS_; k++) d_s[k] = fill(0.f);
-    for (int k = 0; k < VECTORS_; k++) d_vectors[k] = fill(0.f);
-  } else {
-    const float* saved = f.saved + row * (G + APART_COUNT) * N;
-    for (int g = 0; g < G; g++) z[g] = load_some<N>(saved + g * N, j);
-    for (int k = 0; k < APART_COUNT; k++) v[k] = load_some<N>(saved + (G + k) * N, j);
-    for (int k = 0; k < STREAMS; k++) s[k] = load_some<N>(f.streams + (row * STREAMS + k) * N, j);
-    for (int k = 0; k < VECTORS; k++) vectors[k] = load_some<N>(f.vectors + k * N, j);
-    pull_back(c, z, v, s, vectors, ct, d_c, d_z, d_v, d_s, d_vectors);
-  }
+  const float* start = (reset ? f.initial : f.carry) + (size_t)b * N;
+  for (int k = 0; k < C; k++)
+    c[k] = load_some<N>(
+        reset || i == 0 ? start + k * f.plane() : leaf(f.states, f.memory, past, k), j);
+  const float* saved = f.saved + row * (G + APART_COUNT) * N;
+  for (int g = 0; g < G; g++) z[g] = load_some<N>(saved + g * N, j);
+  for (int k = 0; k < APART_COUNT; k++) v[k] = load_some<N>(saved + (G + k) * N, j);
+  for (int k = 0; k < STREAMS; k++) s[k] = load_some<N>(f.streams + (row * STREAMS + k) * N, j);
+  for (int k = 0; k < VECTORS; k++) vectors[k] = load_some<N>(f.vectors + k * N, j);
+  arriving(f, row, b, j, ct);
+  pull_back(c, z, v, s, vectors, ct, d_c, d_z, d_v, d_s, d_vectors);
+  leave(f, b, j, d_c);
 
-  int at = block.row(travel, i, b);
-  for (int k = 0; k < C; k++) store_some<N>(f.d_carry + k * plane + own, j, d_c[k]);
+  int at = place(f, block, block.row(travel, i, b));
   for (int g = 0; g < G; g++) {
     int place = g * BLOCKS + j / LANES;
     vec of_r = zero_beyond<N>(d_z[g], j);
@@ -118,13 +157,29 @@ static void pull_back_units(const Backward& f, const Block& block, int i, int b,
       float* sum = f.sums + ((size_t)b * VECTORS + k) * BLOCKS * LANES + j;
       store(sum, load(sum) + d_vectors[k]);
     }
-  // Of a reset the hidden vector that the product read lies elsewhere: dW_h finds all in one place.
-  if (travel.resets) store_some<N>(f.before + (size_t)at * N, j, c[HIDDEN]);
+  if (gathers(travel)) store_some<N>(f.kept[0] + (size_t)at * N, j, c[HIDDEN]);
+}
+
+// One step of some rows, for some hidden units.
+static void pull_back_rows(const Backward& f, const Block& block, int i, Range rows, Range units,
+                           float* du, float* dr) {
+  for (int b = rows.begin; b < rows.end; b++) {
+    bool masked = f.travel.masked(i, b);
+    for (int j = units.begin; j < units.end; j += LANES)
+      if (masked)
+        pass_back_units(f, i, b, j);
+      else
+        pull_back_units(f, block, i, b, j, du, dr);
+    if (D && f.travel.mask && !masked && units.begin == 0) {
+      int at = place(f, block, block.row(f.travel, i, b));
+      std::memcpy(f.kept[1] + (size_t)at * D, f.x + f.travel.row(i, b) * D, D * sizeof(float));
+    }
+  }
 }
 
 // d_h += dr W_hᵀ, of some rows and one panel.
 template <int ROWS>
-static void recurrent_tile(const Backward& f, const float* dr, int at, int first, int p) {
+static void recurrent_tile(const Backward& f, const float* dr, int at, const int* picked, int p) {
   vec sums[WIDE_H][ROWS] = {};
   for (int q = 0; q < QUADS; q++) {
     const float* rows[ROWS];
@@ -136,7 +191,7 @@ static void recurrent_tile(const Backward& f, const float* dr, int at, int first
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < WIDE_H; v++) {
       int j = (p * WIDE_H + v) * LANES;
-      float* d_h = f.d_carry + HIDDEN * f.plane() + (size_t)(first + r) * N;
+      float* d_h = f.d_carry + HIDDEN * f.plane() + (size_t)picked[r] * N;
       if (j < N) store_some<N>(d_h, j, load_some<N>(d_h, j) + sums[v][r]);
     }
 }
@@ -198,10 +253,10 @@ static void weight_tile(Rows a, int width, const float* du, int row, int q, floa
 static void add_weights(const Backward& f, Rows a, int width, const float* du, Range own, float* out,
                         bool begin) {
   for (int q = 0; q < QUADS; q++)
-    for_tiles<HIGHEST_W>(own, [&](int row, int height) {
+    for_tiles<HIGHEST_W>(own, nullptr, [&](const int* picked, int height) {
       const float* columns = du + (size_t)q * f.block_rows() * COLUMNS;
       with_height<HIGHEST_W>(height, [&]<int ROWS>() {
-        weight_tile<ROWS>(a, width, columns, row, q, out, begin);
+        weight_tile<ROWS>(a, width, columns, picked[0], q, out, begin);
       });
     });
 }
@@ -218,51 +273,58 @@ static void add_bias(const Backward& f, float* du, int count, Range own, bool be
 
 // dx = du W_xᵀ of some rows of a block and one panel of features.
 template <int ROWS>
-static void input_tile(const Backward& f, const float* du, int row, int p, float* out) {
+static void input_tile(const Backward& f, const float* du, int at, const int* picked, int p, float* out) {
   vec sums[WIDE_X][ROWS] = {};
   for (int q = 0; q < QUADS; q++) {
     const float* rows[ROWS];
     for (int r = 0; r < ROWS; r++)
-      rows[r] = du + ((size_t)q * f.block_rows() + row + r) * COLUMNS;
+      rows[r] = du + ((size_t)q * f.block_rows() + at + r) * COLUMNS;
     multiply<WIDE_X, ROWS>(
         rows, f.transposed_x + ((size_t)p * DEPTH + q * COLUMNS) * WIDE_X * LANES, sums, COLUMNS);
   }
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < WIDE_X; v++) {
       int j = (p * WIDE_X + v) * LANES;
-      if (j < D) store_some<D ? D : 1>(out + (size_t)(row + r) * D, j, sums[v][r]);
+      if (j < D) store_some<D ? D : 1>(out + (size_t)picked[r] * D, j, sums[v][r]);
     }
 }
 
-static void narrow_inputs(const Backward& f, float* du, Range own, float* out) {
-  for (int row = own.begin; row < own.end; row++)
-    for (int d = 0; d < D; d++) {
-      vec total[2] = {};
-      for (int v = 0; v < VECTORS_OF_GATES; v++) {
-        const float* gate = f.w_x + (size_t)d * GN + v / BLOCKS * N;
-        total[v % 2] += load(slot(f, du, row, v)) * load_some<N>(gate, v % BLOCKS * LANES);
-      }
-      out[(size_t)row * D + d] = sum(total[0] + total[1]);
+static void narrow_input(const Backward& f, float* du, int at, float* out) {
+  for (int d = 0; d < D; d++) {
+    vec total[2] = {};
+    for (int v = 0; v < VECTORS_OF_GATES; v++) {
+      const float* gate = f.w_x + (size_t)d * GN + v / BLOCKS * N;
+      total[v % 2] += load(slot(f, du, at, v)) * load_some<N>(gate, v % BLOCKS * LANES);
     }
-}
-
-static void input_gradients(const Backward& f, float* du, Range own, float* out) {
-  if (NARROW) {
-    narrow_inputs(f, du, own, out);
-    return;
+    out[d] = sum(total[0] + total[1]);
   }
+}
+
+// dx of some rows of a block; zeros where they are masked.
+static void input_gradients(const Backward& f, const Block& block, float* du, Range own) {
+  size_t first = (size_t)block.first_time * f.travel.B;
+  const bool* mask = f.travel.mask ? f.travel.mask + first : nullptr;
+  float* out = f.d_x + first * D;
+  for (int row = own.begin; row < own.end; row++)
+    if (mask && !mask[row])
+      std::memset(out + (size_t)row * D, 0, D * sizeof(float));
+    else if (NARROW)
+      narrow_input(f, du, place(f, block, row), out + (size_t)row * D);
+  if (NARROW) return;
   for (int p = 0; p < PANELS_X; p++)
-    for_tiles<HIGHEST_X>(own, [&](int row, int height) {
-      with_height<HIGHEST_X>(height, [&]<int ROWS>() { input_tile<ROWS>(f, du, row, p, out); });
+    for_tiles<HIGHEST_X>(own, mask, [&](const int* picked, int height) {
+      int at = place(f, block, picked[0]);
+      with_height<HIGHEST_X>(height,
+                             [&]<int ROWS>() { input_tile<ROWS>(f, du, at, picked, p, out); });
     });
 }
 
 // The hidden vectors that the products of a block read, in the order of its rows.
 static Rows hidden_rows(const Backward& f, const Block& block) {
   const Travel& travel = f.travel;
-  int rows = (block.end - block.begin) * travel.B, border = block.begin == 0 ? travel.B : 0;
+  int rows = block.rows, border = block.begin == 0 ? travel.B : 0;
   const float* carry = f.carry + HIDDEN * f.plane();
-  if (travel.resets) return {f.before, rows, f.before, 0};
+  if (gathers(travel)) return {f.kept[0], count_rows(f, block), f.kept[0], 0};
   if (travel.reverse)
     return {f.states + (size_t)(block.first_time + 1) * f.plane(), rows - border, carry, border};
   int past = block.first_time - (border == 0);
@@ -271,15 +333,14 @@ static Rows hidden_rows(const Backward& f, const Block& block) {
 
 static void gradients(const Backward& f, const Block& block, float* du, float* dr, int thread,
                       bool begin) {
-  int rows = (block.end - block.begin) * f.travel.B, threads = f.threads;
-  size_t first = (size_t)block.first_time * f.travel.B;
+  int rows = count_rows(f, block), threads = f.threads;
   if (f.d_w_h)
     add_weights(f, hidden_rows(f, block), N, dr, share(N, thread, threads), f.d_w_h, begin);
   if (!D) return;
-  const float* x = f.x + first * D;
+  const float* x = f.travel.mask ? f.kept[1] : f.x + (size_t)block.first_time * f.travel.B * D;
   if (f.d_w_x) add_weights(f, {x, rows, x, 0}, D, du, share(D, thread, threads), f.d_w_x, begin);
   if (f.d_b) add_bias(f, du, rows, share(VECTORS_OF_GATES, thread, threads), begin);
-  if (f.d_x) input_gradients(f, du, share(rows, thread, threads), f.d_x + first * D);
+  if (f.d_x) input_gradients(f, block, du, share(block.rows, thread, threads));
 }
 
 static void sum_vectors(const Backward& f, Range own) {
@@ -292,12 +353,26 @@ static void sum_vectors(const Backward& f, Range own) {
     }
 }
 
+// The place of each row that is not masked, counted from the first of its block.
+static void find_places(const Backward& f) {
+  for (int end = f.travel.T; end > 0; end -= f.block) {
+    Block block = block_before(f, end);
+    size_t first = (size_t)block.first_time * f.travel.B;
+    int next = 0;
+    for (int row = 0; row < block.rows; row++) {
+      f.places[first + row] = next;
+      next += f.travel.mask[first + row];
+    }
+  }
+}
+
 static void prepare(Backward& f, int thread) {
   int threads = f.threads;
   pack_transposed(f.w_h, N, WIDE_H, f.transposed_h, share(PANELS_H, thread, threads));
   if (f.d_x && !NARROW)
     pack_transposed(f.w_x, D, WIDE_X, f.transposed_x, share(PANELS_X, thread, threads));
   if (thread) return;
+  if (f.travel.mask) find_places(f);
   size_t carry = C * f.plane() * sizeof(float);
   if (f.d_last)
     std::memcpy(f.d_carry, f.d_last, carry);
@@ -329,36 +404,33 @@ static void run(int thread, int threads, void* context) {
 
   int turn = 0;
   for (int end = travel.T; end > 0; end -= f.block, turn++) {
-    int begin = end > f.block ? end - f.block : 0;
-    Block block = {begin, end, travel.reverse ? travel.T - end : begin};
+    Block block = block_before(f, end);
     float *du = f.du[turn % 2], *dr = f.dr[turn % 2];
-    for (int i = end - 1; i >= begin; i--) {
-      for (int b = rows.begin; b < rows.end; b++)
-        for (int j = units.begin; j < units.end; j += LANES)
-          pull_back_units(f, block, i, b, j, du, dr);
+    for (int i = end - 1; i >= block.begin; i--) {
+      pull_back_rows(f, block, i, rows, units, du, dr);
       if (by_units) f.barrier.wait(threads);
       for (int p = panels.begin; p < panels.end; p++)
-        for_tiles<HIGHEST_H>(rows, [&](int first, int height) {
-          int at = block.row(travel, i, first);
+        for_tiles<HIGHEST_H>(rows, travel.mask_of(i), [&](const int* picked, int height) {
+          int at = place(f, block, block.row(travel, i, picked[0]));
           with_height<HIGHEST_H>(height, [&]<int ROWS>() {
-            recurrent_tile<ROWS>(f, dr, at, first, p);
+            recurrent_tile<ROWS>(f, dr, at, picked, p);
           });
         });
       if (travel.resets) leave_resets(f, i, rows, units);
     }
     f.barrier.wait(threads);
     gradients(f, block, du, dr, thread, turn == 0);
-    // The hidden vectors of a block have no second buffer.
-    if (travel.resets) f.barrier.wait(threads);
+    // What is kept of a block has no second buffer.
+    if (gathers(travel)) f.barrier.wait(threads);
   }
   if (f.d_vectors) sum_vectors(f, share(BLOCKS, thread, threads));
 }
 
 // How many floats of scratch memory a call needs.
-extern "C" int64_t scratch(int64_t B, int64_t block) {
+extern "C" int64_t scratch(int64_t T, int64_t B, int64_t block) {
   int64_t rows = block * B, buffers = APART_COUNT ? 4 : 2;
   return (int64_t)DEPTH * LANES * (PANELS_H * WIDE_H + PANELS_X * WIDE_X) + buffers * rows * DEPTH +
-         rows * N + B * VECTORS * BLOCKS * LANES;
+         rows * (N + D) + T * B + B * VECTORS * BLOCKS * LANES;
 }
 
 extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
@@ -406,7 +478,9 @@ extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
   f.transposed_x = take((size_t)PANELS_X * DEPTH * WIDE_X * LANES);
   for (int k = 0; k < 2; k++) f.du[k] = take(block);
   for (int k = 0; k < 2; k++) f.dr[k] = APART_COUNT ? take(block) : f.du[k];
-  f.before = take((size_t)f.block_rows() * N);
+  f.kept[0] = take((size_t)f.block_rows() * N);
+  f.kept[1] = take((size_t)f.block_rows() * D);
+  f.places = (int*)take((size_t)f.travel.T * f.travel.B);
   f.sums = f.d_vectors ? rest : nullptr;
   run_parallel(run, f, PANELS_H);
   return nullptr;

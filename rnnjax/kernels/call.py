@@ -84,7 +84,7 @@ def forward(
         (*steps, others if memory else 0),
         (d.carries, batch, d.units),
         (*steps, saved) if save else NOTHING,
-        (kernel.scratch(batch, block),),
+        (kernel.scratch(time, batch, block),),
     ]
     return States(*_call(kernel, shapes, operands, (reverse, block))[:-1])
 
@@ -119,7 +119,7 @@ def backward(
         *(states.hidden, states.memory, states.saved),
         *(cotangents.hidden, cotangents.memory, cotangents.last),
     ]
-    results.append((kernel.scratch(batch, block),))
+    results.append((kernel.scratch(time, batch, block),))
     return Gradients(*_call(kernel, results, arguments, (reverse, block))[:-1])
 
 
@@ -148,9 +148,9 @@ class Kernel(NamedTuple):
     target: str
     library: ctypes.CDLL
 
-    def scratch(self, batch: int, block: int) -> int:
+    def scratch(self, time: int, batch: int, block: int) -> int:
         """Return how many floats of scratch memory it needs."""
-        return self.library.scratch(batch, block)
+        return self.library.scratch(time, batch, block)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -167,7 +167,7 @@ def load(description: Description, way: str) -> Kernel:
     functions = (_pool().run_parallel, _pool().cores)
     library.set_parallel(*(ctypes.cast(each, ctypes.c_void_p) for each in functions))
     library.scratch.restype = ctypes.c_int64
-    library.scratch.argtypes = [ctypes.c_int64, ctypes.c_int64]
+    library.scratch.argtypes = [ctypes.c_int64] * 3
     target = f"rnnjax_{way}_{path.stem}"
     handler = jax.ffi.pycapsule(getattr(library, way))
     jax.ffi.register_ffi_target(target, handler, platform="cpu")

@@ -78,8 +78,10 @@ static void project(const Forward& f, Part part, int i) {
   int steps = i + f.block <= f.travel.T ? f.block : f.travel.T - i;
   Range counted = {0, steps * (part.rows.end - part.rows.begin)};
   for (int p = part.panels.begin; p < part.panels.end; p++)
-    for_tiles<HIGHEST>(counted, [&](int first, int height) {
-      with_height<HIGHEST>(height, [&]<int ROWS>() { project_tile<ROWS>(f, part.rows, i, first, p); });
+    for_tiles<HIGHEST>(counted, nullptr, [&](const int* picked, int height) {
+      with_height<HIGHEST>(height, [&]<int ROWS>() {
+        project_tile<ROWS>(f, part.rows, i, picked[0], p);
+      });
     });
 }
 
@@ -95,17 +97,17 @@ INLINE const float* hidden_before(const Forward& f, int i, int b) {
 }
 
 template <int ROWS>
-static void multiply_tile(const Forward& f, Range rows, int i, int first, int p, Tile& tile) {
+static void multiply_tile(const Forward& f, Range rows, int i, const int* picked, int p, Tile& tile) {
   const float *h[ROWS], *x[ROWS];
   vec sums[WIDE][ROWS];
-  for (int r = 0; r < ROWS; r++) h[r] = hidden_before(f, i, first + r);
+  for (int r = 0; r < ROWS; r++) h[r] = hidden_before(f, i, picked[r]);
   if (D && f.block) {
     for (int r = 0; r < ROWS; r++) {
-      const float* own = projected(f, rows, p, i % f.block, first + r);
+      const float* own = projected(f, rows, p, i % f.block, picked[r]);
       UNROLL for (int v = 0; v < WIDE; v++) sums[v][r] = load(own + v * LANES);
     }
   } else if (D) {
-    for (int r = 0; r < ROWS; r++) x[r] = f.x + f.travel.row(i, first + r) * D;
+    for (int r = 0; r < ROWS; r++) x[r] = f.x + f.travel.row(i, picked[r]) * D;
     start<ROWS>(f, p, sums);
     multiply<WIDE, ROWS>(x, f.panels_x + (size_t)p * D * WIDTH, sums, D);
   } else {
@@ -124,43 +126,66 @@ static void multiply_tile(const Forward& f, Range rows, int i, int first, int p,
       UNROLL for (int r = 0; r < ROWS; r++) tile.z[r][v] = sums[v][r];
 }
 
-// The update of one row, for hidden units [j, j + LANES).
-static void update_units(const Forward& f, int i, int b, int j, const vec* z, const vec* v) {
-  const Travel& travel = f.travel;
-  size_t row = travel.row(i, b), own = (size_t)b * N, plane = (size_t)travel.B * N;
-  const float* others = travel.reset(i, b) ? f.initial : i ? f.last : f.carry;
-  vec c[C], next[C], s[STREAMS_], vectors[VECTORS_];
+INLINE void read_carry(const Forward& f, int i, int b, int j, vec* c) {
+  size_t own = (size_t)b * N, plane = (size_t)f.travel.B * N;
+  const float* others = f.travel.reset(i, b) ? f.initial : i ? f.last : f.carry;
   for (int k = 0; k < C; k++)
     c[k] = load_some<N>(k == HIDDEN ? hidden_before(f, i, b) : others + k * plane + own, j);
-  for (int k = 0; k < STREAMS; k++) s[k] = load_some<N>(f.streams + (row * STREAMS + k) * N, j);
-  for (int k = 0; k < VECTORS; k++) vectors[k] = load_some<N>(f.vectors + k * N, j);
-  update(c, z, v, s, vectors, next);
-  if (travel.masked(i, b))
-    for (int k = 0; k < C; k++) next[k] = c[k];
+}
 
+INLINE void leave_carry(const Forward& f, int i, int b, int j, const vec* next) {
+  size_t row = f.travel.row(i, b), own = (size_t)b * N, plane = (size_t)f.travel.B * N;
   store_some<N>(f.states + row * N, j, next[HIDDEN]);
   for (int k = 0, other = 0; k < C; k++) {
-    if (k != HIDDEN || i == travel.T - 1) store_some<N>(f.last + k * plane + own, j, next[k]);
+    if (k != HIDDEN || i == f.travel.T - 1) store_some<N>(f.last + k * plane + own, j, next[k]);
     if (k != HIDDEN && f.memory)
       store_some<N>(f.memory + (row * (C - 1) + other) * N, j, next[k]);
     other += k != HIDDEN;
   }
-  if (f.saved) {
-    float* saved = f.saved + row * (G + APART_COUNT) * N;
-    for (int g = 0; g < G; g++) store_some<N>(saved + g * N, j, z[g]);
-    for (int k = 0; k < APART_COUNT; k++) store_some<N>(saved + (G + k) * N, j, v[k]);
+}
+
+INLINE float* saved(const Forward& f, int i, int b, int k) {
+  return f.saved + (f.travel.row(i, b) * (G + APART_COUNT) + k) * N;
+}
+
+// The update of one row, for hidden units [j, j + LANES).
+static void update_units(const Forward& f, int i, int b, int j, const vec* z, const vec* v) {
+  size_t row = f.travel.row(i, b);
+  vec c[C], next[C], s[STREAMS_], vectors[VECTORS_];
+  read_carry(f, i, b, j, c);
+  for (int k = 0; k < STREAMS; k++) s[k] = load_some<N>(f.streams + (row * STREAMS + k) * N, j);
+  for (int k = 0; k < VECTORS; k++) vectors[k] = load_some<N>(f.vectors + k * N, j);
+  update(c, z, v, s, vectors, next);
+  leave_carry(f, i, b, j, next);
+  if (!f.saved) return;
+  for (int g = 0; g < G; g++) store_some<N>(saved(f, i, b, g), j, z[g]);
+  for (int k = 0; k < APART_COUNT; k++) store_some<N>(saved(f, i, b, G + k), j, v[k]);
+}
+
+// Where a row is masked its carry passes on, and nothing is computed.
+static void pass_on(const Forward& f, Part part, int i) {
+  int end = std::min(N, part.panels.end * U * LANES);
+  for (int b = part.rows.begin; b < part.rows.end; b++) {
+    if (!f.travel.masked(i, b)) continue;
+    for (int j = part.panels.begin * U * LANES; j < end; j += LANES) {
+      vec c[C];
+      read_carry(f, i, b, j, c);
+      leave_carry(f, i, b, j, c);
+      if (f.saved)
+        for (int k = 0; k < G + APART_COUNT; k++) store_some<N>(saved(f, i, b, k), j, fill(0.f));
+    }
   }
 }
 
-static void step_tile(const Forward& f, Range rows, int i, int first, int height, int p) {
+static void step_tile(const Forward& f, Range rows, int i, const int* picked, int height, int p) {
   Tile tile;
   with_height<HIGHEST>(height,
-                       [&]<int ROWS>() { multiply_tile<ROWS>(f, rows, i, first, p, tile); });
+                       [&]<int ROWS>() { multiply_tile<ROWS>(f, rows, i, picked, p, tile); });
   for (int unit = 0; unit < U; unit++) {
     int j = (p * U + unit) * LANES;
     if (j >= N) break;
     for (int r = 0; r < height; r++)
-      update_units(f, i, first + r, j, tile.z[r] + unit * G, tile.v[r] + unit * APARTS);
+      update_units(f, i, picked[r], j, tile.z[r] + unit * G, tile.v[r] + unit * APARTS);
   }
 }
 
@@ -175,16 +200,17 @@ static void run(int thread, int threads, void* context) {
   Part part = part_of(f, thread);
   for (int i = 0; i < f.travel.T; i++) {
     if (D && f.block && i % f.block == 0) project(f, part, i);
+    if (f.travel.mask) pass_on(f, part, i);
     for (int p = part.panels.begin; p < part.panels.end; p++)
-      for_tiles<HIGHEST>(part.rows, [&](int first, int height) {
-        step_tile(f, part.rows, i, first, height, p);
+      for_tiles<HIGHEST>(part.rows, f.travel.mask_of(i), [&](const int* picked, int height) {
+        step_tile(f, part.rows, i, picked, height, p);
       });
     if (split_units(f.travel.B, threads)) f.barrier.wait(threads);
   }
 }
 
 // How many floats of scratch memory a call needs.
-extern "C" int64_t scratch(int64_t B, int64_t block) {
+extern "C" int64_t scratch(int64_t, int64_t B, int64_t block) {
   return (int64_t)PANELS * WIDTH * (N + D + 1 + block * B);
 }
 

@@ -103,14 +103,18 @@ INLINE void run_parallel(Work work, Loop& loop, int panels) {
     alone.store(CALLS_ALONE, std::memory_order_relaxed);
 }
 
-// Calls tile(first, height) for rows cut as evenly as they can be: 16 = 6 + 5 + 5, not 6 + 6 + 4.
+// Calls tile(picked, height) for the rows that the mask leaves, if there is one, cut as evenly as
+// they can be: 16 = 6 + 5 + 5, not 6 + 6 + 4.
 template <int HIGHEST, class Tile>
-INLINE void for_tiles(Range rows, Tile tile) {
-  int count = rows.end - rows.begin, tiles = (count + HIGHEST - 1) / HIGHEST, first = rows.begin;
+INLINE void for_tiles(Range rows, const bool* mask, Tile tile) {
+  int count = rows.end - rows.begin, next = rows.begin;
+  if (mask) count = (int)std::count(mask + rows.begin, mask + rows.end, true);
+  int tiles = (count + HIGHEST - 1) / HIGHEST;
   for (int i = 0; i < tiles; i++) {
-    int height = count / tiles + (i < count % tiles);
-    tile(first, height);
-    first += height;
+    int height = count / tiles + (i < count % tiles), picked[HIGHEST];
+    for (int r = 0; r < height; next++)
+      if (!mask || mask[next]) picked[r++] = next;
+    tile(picked, height);
   }
 }
 
@@ -197,6 +201,7 @@ struct Travel {
 
   int time(int i) const { return reverse ? T - 1 - i : i; }
   size_t row(int i, int b) const { return (size_t)time(i) * B + b; }
+  const bool* mask_of(int i) const { return mask ? mask + row(i, 0) : nullptr; }
   bool masked(int i, int b) const { return mask && !mask[row(i, b)]; }
   bool reset(int i, int b) const { return resets && resets[row(i, b)]; }
 };

@@ -68,7 +68,7 @@ def run(spec: Spec, arrays: Arrays) -> States:
     def body(carry: tuple, step: tuple) -> tuple[tuple, tuple]:
         x, streams, mask, reset = step
         before = carry if reset is None else select_rows(reset, arrays.initial, carry)
-        u = None if x is None else _dot(x, arrays.w_x) + jnp.asarray(arrays.b)[None]
+        u = None if x is None else _dot(_valid(x, mask), arrays.w_x) + jnp.asarray(arrays.b)[None]
         new = update(
             arrays.vectors, before, _put_u(spec, u, streams), _dot(before[hidden], arrays.w_h)
         )
@@ -80,6 +80,11 @@ def run(spec: Spec, arrays: Arrays) -> States:
     steps = arrays.x, arrays.streams, arrays.mask, arrays.resets
     carry, (states, memory) = jax.lax.scan(body, arrays.carry, steps, reverse=spec.reverse)
     return States(states, memory, carry)
+
+
+def _valid(x: Array, mask: Array | None) -> Array:
+    """Keep what stands in masked rows, NaN included, from the gradient of W_x."""
+    return x if mask is None else jnp.where(mask[:, None], x, jnp.zeros((), x.dtype))
 
 
 def _dot(a: Array, b: Any) -> Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import checks
-from rnnjax.array_typing import Array, Carry, Params, PyTree
+from rnnjax.array_typing import Carry, Params, PyTree
 from rnnjax.cell import Cell
 from rnnjax.kernels import call, loop, products
 from rnnjax.kernels.plain import Arrays, Spec, States
@@ -116,7 +116,7 @@ def _arrays(spec: Spec, recurrence: Recurrence, us: PyTree) -> Arrays:
     params, row = recurrence.row_params(), row_of(inputs.x, 2)
     x, w_x, b = None, None, None
     if reads.projected is not None:
-        x = _zero_where_masked(jax.tree.leaves(inputs.x)[reads.x], inputs.mask)
+        x = jax.tree.leaves(inputs.x)[reads.x]
         w_x, b = products.input_kernel(cell, params, row, reads.projected)
     leaves, u_leaves = jax.tree.leaves(params), jax.tree.leaves(us)
     return Arrays(
@@ -131,11 +131,6 @@ def _arrays(spec: Spec, recurrence: Recurrence, us: PyTree) -> Arrays:
         mask=inputs.mask,
         resets=inputs.reset,
     )
-
-
-def _zero_where_masked(x: Array, mask: Array | None) -> Array:
-    """Keep what stands in masked steps, NaN included, from the gradient of W_x."""
-    return x if mask is None else jnp.where(mask[:, :, None], x, jnp.zeros((), x.dtype))
 
 
 def _carries(spec: Spec, states: States) -> Carry:

@@ -11,8 +11,10 @@ import pytest
 
 import benchmarks
 from benchmarks import __main__ as command
-from benchmarks import document, gradients, results, streaming, timing
+from benchmarks import document, fused, gradients, results, streaming, timing
 from benchmarks import scan_vs_unrolled as bench
+from benchmarks.speed_models import Size
+from rnnjax.kernels import build
 
 MILLISECONDS = {
     bench.LOOP: 10.0,
@@ -229,6 +231,31 @@ def test_every_way_of_streaming_writes_its_tokens():
     assert streaming.summarise(rows).startswith("B=2, N=8: sample writes")
     made_up = results.Results("streaming", "a device", 1, {}, None, "2026-01-01", "", rows)
     assert streaming.draw(made_up).axes
+
+
+@pytest.mark.skipif(build.missing() is not None, reason="no kernels without a compiler")
+def test_masks_and_resets_are_set_against_whole_sequences(tmp_path):
+    case = fused.Case("LSTM", Size(4, 2, 3, 16, "float32"), fused.PASSES[1])
+    rows = fused.measure_case(case, rounds=1)
+    assert len(rows) == 2 * len(fused.READS)
+    for row, milliseconds in zip(rows, [2.0, 1.0, 3.0, 4.0] * 2, strict=True):
+        assert row["milliseconds"] > 0
+        assert 0 <= row["system_share"] <= 1
+        row["milliseconds"] = milliseconds
+    rows += [{**row, "pass": fused.PASSES[0]} for row in rows]
+    seconds = {"compile_seconds": 2.5, "compile_seconds_again": 0.5}
+    names = {key: rows[0][key] for key in results.ROW_KEYS}
+    rows.append({**names, **seconds, "kernels": 3, "kernels_again": 0})
+    written = results.record("fused", ("jax",), fused.summarise(rows), rows)
+    assert written.summary.startswith(
+        "Fused(), forward: of the time without, a mask takes 0.5× (0.5×), resets 1.5× (1.5×), both "
+        "2× (2×)."
+    )
+    assert "compiles in 2.5 s at most, in another process in 0.5 s, for which 0" in written.summary
+    assert results.load(written.save(tmp_path)) == written
+    times, compiled = fused.tabulate(rows)
+    assert (len(times.rows), len(compiled.rows)) == (4, 1)
+    fused.draw(written).savefig(tmp_path / "picture.png")
 
 
 def test_gradients_keep_to_their_bounds_and_a_missing_peer_is_named(monkeypatch, tmp_path):

@@ -22,7 +22,6 @@ from rnnjax.kernels import build
 from rnnjax.testing import TOLERANCE, largest_difference
 from tests.cases import (
     CELLS,
-    CONTRACT,
     DEFERRED,
     FUSED,
     GATED,
@@ -42,10 +41,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 TIME, BATCH = 4, 8
-# Cells of the contract are made of the parts of the others: one loop of theirs is enough.
-NAMES = [cell for cell in CELLS if cell not in CONTRACT and cell not in LINEAR]
-PAIRS = [(cell, runner) for runner in RUNNERS for cell in NAMES]
-PAIRS += [(cell, "sequential") for cell in CONTRACT]
+# Each cell in one loop, and every loop with cells that are wrapped, stacked and read a memory.
+PAIRS = [(cell, "sequential") for cell in CELLS if cell not in LINEAR]
+PAIRS += [
+    (cell, runner)
+    for runner in RUNNERS
+    for cell in (*REPRESENTATIVES, "stack")
+    if (cell, runner) not in PAIRS
+]
 PAIRS += [(cell, runner) for runner in DEFERRED for cell in GATED]
 MERGED = ("lstm", "gru")
 # One computation, or a list of branches in braces.

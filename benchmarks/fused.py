@@ -22,9 +22,15 @@ import rnnjax
 from benchmarks import pictures, timing, wording
 from benchmarks.benchmark import Benchmark, Options, Table, announced
 from benchmarks.results import Results, Row
-from benchmarks.speed_models import CELLS, STRATEGIES, Size, ours
+from benchmarks.speed_models import CELLS, Size, ours
 
 KERNEL, LOOP = "Fused()", "Auto(kernels=False)"
+ROUNDED = 'Fused(product_dtype="bfloat16")'
+RUNS = {
+    KERNEL: rnnjax.Fused(),
+    LOOP: rnnjax.Auto(kernels=False),
+    ROUNDED: rnnjax.Fused(product_dtype="bfloat16"),
+}
 PASSES = ("forward", "forward+backward")
 READS: dict[str, tuple[str, ...]] = {
     "all steps": (),
@@ -79,7 +85,7 @@ def measure(options: Options) -> list[Row]:
 
 def measure_case(case: Case, rounds: int) -> list[Row]:
     """Time the arms in turn, in the same rounds."""
-    arms = list(itertools.product((KERNEL, LOOP), READS))
+    arms = [*itertools.product((KERNEL, LOOP), READS), (ROUNDED, "all steps")]
     calls = {arm: timing.compile_program(*program(case, *arm)).call for arm in arms}
     times = timing.time_together(calls, rounds=rounds)
     return [
@@ -98,7 +104,7 @@ def program(case: Case, strategy: str, reads: str) -> tuple:
     }
 
     def forward(params: Any, xs: Any, flags: dict) -> Any:
-        return rnnjax.scan(cell, params, xs, strategy=STRATEGIES[strategy], **flags)[1]
+        return rnnjax.scan(cell, params, xs, strategy=RUNS[strategy], **flags)[1]
 
     def loss(params: Any, xs: Any, flags: dict) -> Any:
         return jnp.mean(forward(params, xs, flags) ** 2)
@@ -167,6 +173,11 @@ def summarise(rows: list[Row]) -> str:
         for key in itertools.product((KERNEL, LOOP), PASSES)
         for strategy, direction in [key]
     ]
+    sentences += [
+        f"{ROUNDED}, {direction}, is {gain} as fast as {KERNEL}."
+        for direction in PASSES
+        for gain in [wording.mean_span(_gains(rows, direction))]
+    ]
     compiled = [row for row in rows if "kernels" in row]
     seconds, again = (
         max(row[name] for row in compiled) for name in ("compile_seconds", "compile_seconds_again")
@@ -198,6 +209,15 @@ def _ratios(rows: list[Row], strategy: str, direction: str) -> dict[tuple, dict[
     }
 
 
+def _gains(rows: list[Row], direction: str) -> list[float]:
+    """Return how many times as fast rounding makes the kernel."""
+    times: dict[tuple, dict[str, float]] = {}
+    for row in _timed(rows):
+        if (row["reads"], row["pass"]) == ("all steps", direction):
+            times.setdefault(_sizes(row), {})[row["strategy"]] = row["milliseconds"]
+    return [arms[KERNEL] / arms[ROUNDED] for arms in times.values()]
+
+
 def _timed(rows: list[Row]) -> list[Row]:
     return [row for row in rows if "milliseconds" in row]
 
@@ -219,7 +239,10 @@ def tabulate(rows: list[Row]) -> list[Table]:
             row["pass"],
             row["strategy"],
             wording.entry(row, "milliseconds"),
-            *(wording.short(ratios[reads]) for reads in list(READS)[1:]),
+            *(
+                wording.short(ratios[reads]) if reads in ratios else "—"
+                for reads in list(READS)[1:]
+            ),
             wording.short(100 * row["system_share"]),
             f"{row['page_faults']:,.0f}",
         )

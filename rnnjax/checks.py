@@ -58,6 +58,13 @@ def positive_int(owner: str, name: str, value: Any) -> None:
         raise ValueError(f"{owner}: {name} must be at least 1; got {value}.")
 
 
+def one_of(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Refuse what is not one of some strings."""
+    if not isinstance(value, str) or value not in allowed:
+        words = " or ".join(f'"{each}"' for each in allowed)
+        raise ValueError(f"{owner}: {name} must be {words}; got {value!r}.")
+
+
 def boolean(owner: str, name: str, value: Any) -> None:
     """Refuse anything but True and False."""
     if not isinstance(value, bool):

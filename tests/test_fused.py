@@ -18,7 +18,7 @@ from rnnjax.kernels import build, call, emit, loop
 from rnnjax.kernels.trace import describe
 from rnnjax.strategies import auto, measured
 from rnnjax.strategies.fused import unavailable
-from rnnjax.testing import FAST_COMPILATION, largest_difference
+from rnnjax.testing import FAST_COMPILATION, TOLERANCE, largest_difference
 from tests.cases import skip_without_compiler
 
 FUSED = rnnjax.Fused()
@@ -75,6 +75,30 @@ def test_narrower_vectors(flags, monkeypatch):
     got = value_and_grads(cell, params, xs, FUSED)
     call.load.cache_clear()
     assert largest_difference(value_and_grads(cell, params, xs, rnnjax.Sequential()), got) < 1e-5
+
+
+@pytest.mark.parametrize("flags", ["", "-mno-avx512bf16"])
+def test_factors_of_products_may_be_rounded(flags, monkeypatch):
+    """By the CPU's instruction for pairs, or by shifts and float32 products."""
+    if flags and platform.machine() != "x86_64":
+        pytest.skip("flags of another CPU")
+    monkeypatch.setenv("RNNJAX_CXXFLAGS", flags)
+    call.load.cache_clear()
+    cell, rounded = rnnjax.GRU(21), rnnjax.Fused(product_dtype="bfloat16")
+    params, xs = arguments(cell, 5, 17, 11)
+    got = value_and_grads(cell, params, xs, rounded)
+    call.load.cache_clear()
+    exact = value_and_grads(cell, params, xs, rnnjax.Sequential())
+    assert 1e-4 < largest_difference(exact, got) < TOLERANCE["bfloat16"] / 2
+    with jax.disable_jit():  # the plain loop, which rounds the same numbers
+        plain = rnnjax.scan(cell, params, xs, strategy=rounded)
+    assert largest_difference(plain, got[0]) < 1e-4
+
+
+@pytest.mark.no_compiler
+def test_other_roundings_are_refused():
+    with pytest.raises(ValueError, match=r'product_dtype must be "float32" or "bfloat16"; got'):
+        rnnjax.Fused(product_dtype="float16")
 
 
 @pytest.mark.parametrize("way", ["forward", "backward"])

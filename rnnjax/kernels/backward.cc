@@ -4,7 +4,7 @@
 // their recurrent part, where a gate reads the two apart), and dr W_hᵀ goes on to the step before.
 // The cotangents of a block of steps stay in the cache, panel by panel of QUAD vectors, until the
 // gradients of the weights have taken them up: dW_h += hᵀ dr, dW_x += xᵀ du, db += Σ du,
-// dx = du W_xᵀ. Every entry is summed in the same order for any number of threads. Rows that are
+// dx = du W_xᵀ. Of bfloat16 are the factors of dr W_hᵀ and du W_xᵀ alone. Every entry is summed in the same order for any number of threads. Rows that are
 // masked have no place in a block: the others move together.
 
 constexpr int QUAD = 4;
@@ -73,7 +73,18 @@ INLINE float* slot(const Backward& f, float* buffer, int row, int v) {
   return buffer + ((size_t)(v / QUAD) * f.block_rows() + row) * COLUMNS + v % QUAD * LANES;
 }
 
-// w (count, G·N) → panels of (DEPTH, wide vectors), entry (k, j) of a panel being w[j, k].
+// An entry of a panel.
+INLINE void put(float* panels, size_t k, int width, int column, float weight) {
+  float* place = panels + (BFLOAT16 ? k / 2 : k) * width + column;
+  if (!BFLOAT16) {
+    *place = weight;
+    return;
+  }
+  uint16_t half = round_to_halves(fill(weight))[0];
+  std::memcpy((char*)place + k % 2 * sizeof(half), &half, sizeof(half));
+}
+
+// w (count, G·N) → panels of (depth(DEPTH), wide vectors), entry (k, j) of a panel being w[j, k].
 static void pack_transposed(const float* w, int count, int wide, float* panels, Range which) {
   int width = wide * LANES;
   for (int p = which.begin; p < which.end; p++)
@@ -82,8 +93,8 @@ static void pack_transposed(const float* w, int count, int wide, float* panels, 
         for (int lane = 0; lane < LANES; lane++) {
           int j = p * width + column, k = v % BLOCKS * LANES + lane;
           bool inside = j < count && k < N && v < VECTORS_OF_GATES;
-          panels[((size_t)p * DEPTH + v * LANES + lane) * width + column] =
-              inside ? w[(size_t)j * GN + v / BLOCKS * N + k] : 0.f;
+          put(panels, (size_t)p * DEPTH + v * LANES + lane, width, column,
+              inside ? w[(size_t)j * GN + v / BLOCKS * N + k] : 0.f);
         }
 }
 
@@ -185,8 +196,8 @@ static void recurrent_tile(const Backward& f, const float* dr, int at, const int
     const float* rows[ROWS];
     for (int r = 0; r < ROWS; r++)
       rows[r] = dr + ((size_t)q * f.block_rows() + at + r) * COLUMNS;
-    multiply<WIDE_H, ROWS>(
-        rows, f.transposed_h + ((size_t)p * DEPTH + q * COLUMNS) * WIDE_H * LANES, sums, COLUMNS);
+    size_t before = depth((size_t)p * DEPTH + q * COLUMNS);
+    multiply<COLUMNS>(rows, f.transposed_h + before * WIDE_H * LANES, sums);
   }
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < WIDE_H; v++) {
@@ -279,8 +290,8 @@ static void input_tile(const Backward& f, const float* du, int at, const int* pi
     const float* rows[ROWS];
     for (int r = 0; r < ROWS; r++)
       rows[r] = du + ((size_t)q * f.block_rows() + at + r) * COLUMNS;
-    multiply<WIDE_X, ROWS>(
-        rows, f.transposed_x + ((size_t)p * DEPTH + q * COLUMNS) * WIDE_X * LANES, sums, COLUMNS);
+    size_t before = depth((size_t)p * DEPTH + q * COLUMNS);
+    multiply<COLUMNS>(rows, f.transposed_x + before * WIDE_X * LANES, sums);
   }
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < WIDE_X; v++) {

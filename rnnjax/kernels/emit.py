@@ -59,6 +59,7 @@ def _sizes(d: Description) -> str:
     }  # fmt: skip
     places = [d.apart.index(g) if g in d.apart else -1 for g in range(d.gates)]
     return (
+        f"#define BFLOAT16 {int(d.bfloat16)}  // the factors of products\n"
         f"constexpr int {', '.join(f'{name} = {size}' for name, size in sizes.items())};\n"
         f"// Where the input's part of a gate stands that update reads apart; −1: with the sum.\n"
         f"constexpr int APART[] = {{{', '.join(map(str, places))}}};\n"

@@ -35,15 +35,25 @@ static Part part_of(const Forward& f, int thread) {
   return all;
 }
 
+// Vector v of a panel's weights from entry k.
+INLINE vec weights(const float* w, int K, int k, int p, int v) {
+  int j = p * U * LANES + v / G * LANES;
+  return j < N && k < K ? load_some<N>(w + (size_t)k * GN + v % G * N, j) : fill(0.f);
+}
+
 static void pack(const float* w, int K, float* panels, Range which) {
   for (int p = which.begin; p < which.end; p++)
-    for (int k = 0; k < K; k++)
-      for (int v = 0; v < WIDE; v++) {
-        int j = p * U * LANES + v / G * LANES;
-        const float* gate = w + (size_t)k * GN + v % G * N;
-        store(panels + (((size_t)p * K + k) * WIDE + v) * LANES,
-              j < N ? load_some<N>(gate, j) : fill(0.f));
-      }
+    for (size_t k = 0; k < depth(K); k++)
+      for (int v = 0; v < WIDE; v++)
+        store(panels + ((p * depth(K) + k) * WIDE + v) * LANES,
+              BFLOAT16 ? pair(weights(w, K, 2 * k, p, v), weights(w, K, 2 * k + 1, p, v))
+                       : weights(w, K, k, p, v));
+}
+
+static void pack_bias(const float* b, float* panels, Range which) {
+  for (int p = which.begin; p < which.end; p++)
+    for (int v = 0; v < WIDE; v++)
+      store(panels + ((size_t)p * WIDE + v) * LANES, weights(b, 1, 0, p, v));
 }
 
 // Where the projected input of a row lies: panel by panel, the rows of one thread together.
@@ -68,7 +78,7 @@ static void project_tile(const Forward& f, Range rows, int i, int first, int p) 
   for (int r = 0; r < ROWS; r++)
     x[r] = f.x + f.travel.row(i + (first + r) / own, rows.begin + (first + r) % own) * D;
   start<ROWS>(f, p, sums);
-  multiply<WIDE, ROWS>(x, f.panels_x + (size_t)p * D * WIDTH, sums, D);
+  multiply<D>(x, f.panels_x + p * depth(D) * WIDTH, sums);
   float* out = projected(f, rows, p, 0, rows.begin) + (size_t)first * WIDTH;
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < WIDE; v++) store(out + r * WIDTH + v * LANES, sums[v][r]);
@@ -109,7 +119,7 @@ static void multiply_tile(const Forward& f, Range rows, int i, const int* picked
   } else if (D) {
     for (int r = 0; r < ROWS; r++) x[r] = f.x + f.travel.row(i, picked[r]) * D;
     start<ROWS>(f, p, sums);
-    multiply<WIDE, ROWS>(x, f.panels_x + (size_t)p * D * WIDTH, sums, D);
+    multiply<D>(x, f.panels_x + p * depth(D) * WIDTH, sums);
   } else {
     UNROLL for (int v = 0; v < WIDE; v++)
         UNROLL for (int r = 0; r < ROWS; r++) sums[v][r] = fill(0.f);
@@ -121,7 +131,7 @@ static void multiply_tile(const Forward& f, Range rows, int i, const int* picked
       sums[v][r] = fill(0.f);
     }
   }
-  multiply<WIDE, ROWS>(h, f.panels_h + (size_t)p * N * WIDTH, sums, N);
+  multiply<N>(h, f.panels_h + p * depth(N) * WIDTH, sums);
   UNROLL for (int v = 0; v < WIDE; v++)
       UNROLL for (int r = 0; r < ROWS; r++) tile.z[r][v] = sums[v][r];
 }
@@ -195,7 +205,7 @@ static void run(int thread, int threads, void* context) {
   Range own = share(PANELS, thread, threads);
   pack(f.w_h, N, f.panels_h, own);
   if (D) pack(f.w_x, D, f.panels_x, own);
-  if (D) pack(f.b, 1, f.panels_b, own);
+  if (D) pack_bias(f.b, f.panels_b, own);
   f.barrier.wait(threads);
   Part part = part_of(f, thread);
   for (int i = 0; i < f.travel.T; i++) {

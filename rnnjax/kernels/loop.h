@@ -130,16 +130,33 @@ INLINE void with_height(int height, Function function) {
 
 // --- products ---
 
-// sums[v][r] += row r of K entries times a panel (K, WIDE vectors).
-template <int WIDE, int ROWS>
-INLINE void multiply(const float* const (&rows)[ROWS], const float* panel, vec (&sums)[WIDE][ROWS],
-                     int K) {
-  for (int k = 0; k < K; k++) {
+// How many rows of vectors a panel of K weights has: of bfloat16 a lane holds two.
+constexpr size_t depth(size_t K) { return BFLOAT16 ? (K + 1) / 2 : K; }
+
+// sums[v][r] += row r of K entries times a panel (depth(K), WIDE vectors).
+template <int K, int WIDE, int ROWS>
+INLINE void multiply(const float* const (&rows)[ROWS], const float* panel, vec (&sums)[WIDE][ROWS]) {
+#if BFLOAT16
+  alignas(64) uint16_t rounded[ROWS][K / LANES * LANES + LANES];
+  for (int r = 0; r < ROWS; r++)
+    for (int k = 0; k < K; k += LANES) {
+      halves part = round_to_halves(load_some<K ? K : 1>(rows[r], k));
+      std::memcpy(rounded[r] + k, &part, sizeof(part));
+    }
+#endif
+  for (size_t k = 0; k < depth(K); k++) {
     vec w[WIDE];
     UNROLL for (int v = 0; v < WIDE; v++) w[v] = load(panel + (k * WIDE + v) * LANES);
     UNROLL for (int r = 0; r < ROWS; r++) {
+#if BFLOAT16
+      int32_t two;
+      std::memcpy(&two, rounded[r] + 2 * k, sizeof(two));
+      vec x = (vec)fill_truth(two);
+      UNROLL for (int v = 0; v < WIDE; v++) sums[v][r] = add_pairs(sums[v][r], w[v], x);
+#else
       vec x = fill(rows[r][k]);
       UNROLL for (int v = 0; v < WIDE; v++) sums[v][r] += w[v] * x;
+#endif
     }
   }
 }

@@ -64,14 +64,14 @@ def run(spec: Spec, arrays: Arrays) -> States:
     """Run it."""
     update = jax.vmap(functools.partial(_update, spec), in_axes=(None, 0, 0, 0))
     hidden = spec.description.hidden
+    dot = functools.partial(_dot, "bfloat16" if spec.description.bfloat16 else "float32")
 
     def body(carry: tuple, step: tuple) -> tuple[tuple, tuple]:
         x, streams, mask, reset = step
         before = carry if reset is None else select_rows(reset, arrays.initial, carry)
-        u = None if x is None else _dot(_valid(x, mask), arrays.w_x) + jnp.asarray(arrays.b)[None]
-        new = update(
-            arrays.vectors, before, _put_u(spec, u, streams), _dot(before[hidden], arrays.w_h)
-        )
+        u = None if x is None else dot(_valid(x, mask), arrays.w_x) + jnp.asarray(arrays.b)[None]
+        r = dot(before[hidden], arrays.w_h)
+        new = update(arrays.vectors, before, _put_u(spec, u, streams), r)
         carry = new if mask is None else select_rows(mask, new, before)
         others = [leaf for k, leaf in enumerate(carry) if spec.memory and k != hidden]
         memory = jnp.concatenate([carry[hidden][:, :0], *others], axis=-1)
@@ -87,8 +87,9 @@ def _valid(x: Array, mask: Array | None) -> Array:
     return x if mask is None else jnp.where(mask[:, None], x, jnp.zeros((), x.dtype))
 
 
-def _dot(a: Array, b: Any) -> Array:
-    return jnp.dot(a, b, preferred_element_type=a.dtype)
+def _dot(factors: str, a: Array, b: Any) -> Array:
+    a, b = a.astype(factors), b.astype(factors)
+    return jnp.dot(a, b, preferred_element_type=jnp.float32)
 
 
 def _put_u(spec: Spec, projected: Array | None, streams: tuple) -> tuple:

@@ -44,6 +44,7 @@ class Description:
         vectors: blocks of N that ``update`` reads of the params.
         forward: → the next carry.
         backward: → cotangents of c, z, v, s and p, in this order.
+        bfloat16: whether the factors of products are rounded to bfloat16.
     """
 
     units: int
@@ -57,6 +58,7 @@ class Description:
     vectors: int
     forward: Program
     backward: Program
+    bfloat16: bool = False
 
 
 class Reads(NamedTuple):

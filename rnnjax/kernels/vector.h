@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if BFLOAT16 && defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
 constexpr int REGISTERS = 32;
@@ -65,6 +69,41 @@ INLINE vec zero_beyond(vec x, int j) {
 
 INLINE vec choose(truth which, vec a, vec b) { return which ? a : b; }
 INLINE truth is_nan(vec x) { return x != x; }
+
+// --- bfloat16: the factors of products in half the bytes, two to a lane ---
+
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+
+// To nearest, ties to even: the upper half of each lane.
+INLINE words upper_half(vec x) {
+  words bits = (words)x, nearest = bits + 0x7fff + ((bits >> 16) & 1);
+  return (words)choose(is_nan(x), (vec)(bits | 0x400000), (vec)nearest) & 0xffff0000u;
+}
+
+INLINE halves round_to_halves(vec x) {
+#if BFLOAT16 && defined(__AVX512BF16__)
+  return (halves)_mm512_cvtneps_pbh((__m512)x);
+#else
+  return __builtin_convertvector(upper_half(x) >> 16, halves);
+#endif
+}
+
+INLINE vec pair(vec first, vec second) { return (vec)(upper_half(first) >> 16 | upper_half(second)); }
+
+// sum + w₀ x₀ + w₁ x₁.
+INLINE vec add_pairs(vec sum, vec w, vec x) {
+#if BFLOAT16 && defined(__AVX512BF16__)
+  return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
+#else
+  auto first = [](vec a) { return (vec)((words)a << 16); };
+  auto second = [](vec a) { return (vec)((words)a & 0xffff0000u); };
+  return sum + first(w) * first(x) + second(w) * second(x);
+#endif
+}
+
+// --- arithmetic as JAX has it ---
+
 INLINE vec maximum(vec a, vec b) { return choose((a > b) | is_nan(a), a, b); }
 INLINE vec minimum(vec a, vec b) { return choose((a < b) | is_nan(a), a, b); }
 INLINE vec clamp(vec low, vec x, vec high) { return minimum(maximum(x, low), high); }

@@ -23,7 +23,7 @@ def find(name: str) -> Benchmark:
         ValueError: when there is none.
     """
     if name not in BENCHMARKS:
-        names = ", ".join([*BENCHMARKS, "choose", "tables"])
+        names = ", ".join([*BENCHMARKS, "agree", "choose", "tables"])
         raise ValueError(
             f"benchmarks: NAME must be one of {names}; got {name!r}. "
             "`python -m benchmarks` lists them, a line each."

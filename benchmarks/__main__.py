@@ -1,6 +1,7 @@
-"""The command line: ``python -m benchmarks [NAME [--quick] [--out DIR] | choose | tables]``."""
+"""The command line: ``python -m benchmarks NAME [--quick] [--out DIR]``, or one of its tools."""
 
 import dataclasses
+import statistics
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ import benchmarks
 from benchmarks import choose, document
 from benchmarks.benchmark import OptionError, Options
 from benchmarks.results import device, load, record, slug
+from benchmarks.speed_rows import disagreements
 
 RESULTS = Path("benchmarks/results")
 # Fewer sizes, so nothing to commit: git ignores this folder.
@@ -49,12 +51,27 @@ class Choose:
     out: Path = Path("rnnjax/strategies/measured.py")
 
 
+@dataclasses.dataclass(frozen=True)
+class Agree:
+    """Say how far two runs of the speed benchmark agree.
+
+    Args:
+        first: a result file.
+        second: another, of the same device.
+    """
+
+    first: tyro.conf.Positional[Path]
+    second: tyro.conf.Positional[Path]
+
+
 def main(args: Sequence[str]) -> None:
     """List the benchmarks, run one, or sum up the results."""
     if not args or args[0] in ("-h", "--help"):
         print(listing())
     elif args[0] == "tables":
         generate(tyro.cli(Tables, prog="python -m benchmarks tables", args=args[1:]))
+    elif args[0] == "agree":
+        compare(tyro.cli(Agree, prog="python -m benchmarks agree", args=args[1:]))
     elif args[0] == "choose":
         choose_strategy(tyro.cli(Choose, prog="python -m benchmarks choose", args=args[1:]))
     else:
@@ -74,6 +91,7 @@ def listing() -> str:
     """Return the names, a line each."""
     lines = {
         **benchmarks.BENCHMARKS,
+        "agree": "Say how far two runs of speed agree.",
         "choose": "Let Auto pick what the results of speed show to be fastest.",
         "tables": "Generate docs/benchmarks.md from the result files.",
     }
@@ -135,6 +153,18 @@ def choose_strategy(options: Choose) -> None:
     print(f"{options.out}; what Auto picked before:")
     for results in found:
         rich.print(choose.table(results).rich())
+
+
+def compare(options: Agree) -> None:
+    """Print how far the ratios to the fastest peer of two runs are apart."""
+    apart = disagreements(load(options.first).rows, load(options.second).rows)
+    if not apart:
+        sys.exit("benchmarks agree: the files have no row in common. Pass two of the same sizes.")
+    near = sum(difference <= 0.15 for difference in apart)
+    print(
+        f"Time over that of the fastest peer, {len(apart)} rows: the median differs by "
+        f"{statistics.median(apart):.1%}; {near} rows by at most 15 %."
+    )
 
 
 def redraw(path: Path) -> None:

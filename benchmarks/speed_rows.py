@@ -69,6 +69,25 @@ def speedups(
     return [ratio for ratio in found if ratio is not None]
 
 
+def disagreements(first: list[Row], second: list[Row]) -> list[float]:
+    """Compare two runs: by what share the times of our strategies over the fastest peer's differ.
+
+    What ``Auto`` picks may have changed between them, so it is left out.
+    """
+    one, other = (
+        {
+            (group[:3], row["strategy"]): row["milliseconds"] / peer
+            for group in groups(rows)
+            if (fastest := group.fastest_peer())
+            for peer in [fastest["milliseconds"]]
+            for row in group.measured
+            if row["implementation"] == OURS and row["strategy"] not in AUTOS
+        }
+        for rows in (first, second)
+    )
+    return [max(one[k] / other[k], other[k] / one[k]) - 1 for k in one.keys() & other.keys()]
+
+
 def mean(ratios: list[float]) -> float:
     """Return the geometric mean."""
     return statistics.geometric_mean(ratios)

@@ -213,7 +213,8 @@ def test_list_command_names_every_benchmark(capsys):
 
 def test_unknown_benchmark_is_told_the_names():
     with pytest.raises(
-        SystemExit, match=r"NAME must be one of scan_vs_unrolled, speed, .*, choose, tables; got"
+        SystemExit,
+        match=r"NAME must be one of scan_vs_unrolled, speed, .*, agree, choose, tables; got",
     ):
         command.main(["sc"])
 

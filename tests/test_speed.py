@@ -55,6 +55,25 @@ def test_all_libraries_compute_the_same(cell, direction, monkeypatch):
         assert row["share_of_peak"] == pytest.approx(row["gflops"] / 100)
 
 
+def test_two_runs_agree_as_far_as_their_ratios_to_the_fastest_peer_do(tmp_path, capsys):
+    def rows(auto, loop, peer):
+        times = [
+            ("rnnjax", "Auto()", auto),
+            ("rnnjax", "Sequential()", loop),
+            ("haiku", "GRU", peer),
+        ]
+        sizes = {"T": 1, "B": 1, "D": 1, "N": 1, "pass": FORWARD, "cell": "GRU", "skipped": None}
+        return [
+            {**sizes, "implementation": who, "strategy": how, "milliseconds": time}
+            for who, how, time in times
+        ]
+
+    for name, times in {"first": (1.0, 4.0, 2.0), "second": (3.0, 5.0, 2.0)}.items():
+        results.record("speed", ("jax",), "", rows(*times)).save(tmp_path / name)
+    command.main(["agree", *(str(tmp_path / name / "speed.json") for name in ("first", "second"))])
+    assert "1 rows: the median differs by 25.0%; 0 rows by at most 15 %" in capsys.readouterr().out
+
+
 def test_a_users_own_cell_is_compared_with_the_loop_that_everybody_writes():
     case = Case("own", TRAINING, SIZE)
     arms = speed.arms_of(case, (), quick=False)

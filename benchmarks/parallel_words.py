@@ -68,7 +68,7 @@ def _hoisted(found: list[Turns]) -> str:
     if not parts:
         return ""
     return (
-        f"Against {SEQUENTIAL} alone it would look better: the products of all steps at once, which "
+        f"Against {SEQUENTIAL} alone it would look better: products of all steps at once, which "
         f"{HOISTED} has too, train {', '.join(parts)} as fast at {_sizes(here[0].point)}."
     )
 

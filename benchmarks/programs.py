@@ -12,6 +12,7 @@ from benchmarks.results import Row
 from benchmarks.speed_rows import TRAINING
 from rnnjax import checks
 from rnnjax.array_typing import Array
+from rnnjax.cell import carry_dtype
 from rnnjax.kernels import build
 
 
@@ -32,7 +33,7 @@ def of_pass(direction: str, run: Callable[[Any, Array], Any]) -> Callable[[Any, 
 
     def loss(weights: Any, xs: Array) -> Array:
         ys = run(weights, xs)
-        return jnp.mean(ys.astype(jnp.promote_types(ys.dtype, jnp.float32)) ** 2)
+        return jnp.mean(ys.astype(carry_dtype(ys.dtype)) ** 2)
 
     def train(weights: Any, xs: Array) -> dict[str, Any]:
         value, (d_weights, d_xs) = jax.value_and_grad(loss, argnums=(0, 1))(weights, xs)

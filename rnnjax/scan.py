@@ -312,10 +312,10 @@ def _scan(
     inputs = Inputs(feed(cell, xs), valid_steps(mask, lengths, time, part * time), resets)
     bordered = reverse and resets is not None and axis is not None
     if bordered:
-        inputs = _with_border(inputs, part)
-    if reverse and resets is not None:
+        inputs = _with_border(inputs, resets, part)
+    elif reverse and resets is not None:
         # Backwards, the boundary between t and t + 1 is crossed before step t is taken.
-        later = jnp.concatenate([inputs.reset[1:], jnp.zeros_like(resets[:1])])
+        later = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
         inputs = dataclasses.replace(inputs, reset=later)
     recurrence = as_recurrence(cell, params, carry, inputs, context, leading=2)
     recurrence = recurrence.replace(reverse=reverse)
@@ -325,17 +325,17 @@ def _scan(
     return carry, jax.tree.map(lambda y: y[1:], ys) if bordered else ys
 
 
-def _with_border(inputs: Inputs, part: Array) -> Inputs:
-    """Put a masked step before the first one of a part of a sequence.
+def _with_border(inputs: Inputs, resets: Array, part: Array | int) -> Inputs:
+    """Put a masked step before the first one of a part of a sequence, with resets for backwards.
 
     Backwards, this part is left through the boundary before its first step. What is reset there
     is so behind a step of this part, and goes on to the next with what the part comes to.
     """
-    mask = jnp.ones_like(inputs.reset) if inputs.mask is None else inputs.mask
-    reset = inputs.reset.at[0].set(inputs.reset[0] & (part > 0))
-    no_step = jnp.zeros_like(reset[:1])
+    mask = jnp.ones_like(resets) if inputs.mask is None else inputs.mask
+    no_step = jnp.zeros_like(resets[:1])
     x = jax.tree.map(lambda a: jnp.concatenate([a[:1], a]), inputs.x)
-    return Inputs(x, jnp.concatenate([no_step, mask]), jnp.concatenate([no_step, reset]))
+    resets = resets.at[0].set(resets[0] & (part > 0))
+    return Inputs(x, jnp.concatenate([no_step, mask]), jnp.concatenate([resets, no_step]))
 
 
 @jax.jit

@@ -310,19 +310,25 @@ def _scan(
     axis = sequence_axes(strategy)[0]
     part = 0 if axis is None else jnp.asarray(jax.lax.axis_index(axis), int)
     inputs = Inputs(feed(cell, xs), valid_steps(mask, lengths, time, part * time), resets)
-    bordered = reverse and resets is not None and axis is not None
-    if bordered:
-        inputs = _with_border(inputs, resets, part)
-    elif reverse and resets is not None:
-        # Backwards, the boundary between t and t + 1 is crossed before step t is taken.
-        later = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
-        inputs = dataclasses.replace(inputs, reset=later)
+    bordered = False
+    if reverse and resets is not None:
+        bordered = axis is not None and time > 0
+        inputs = _with_border(inputs, resets, part) if bordered else _backwards(inputs, resets)
     recurrence = as_recurrence(cell, params, carry, inputs, context, leading=2)
     recurrence = recurrence.replace(reverse=reverse)
     if not time:
         return recurrence.carry, _no_steps(recurrence)
     carry, ys = execute(strategy, recurrence)
     return carry, jax.tree.map(lambda y: y[1:], ys) if bordered else ys
+
+
+def _backwards(inputs: Inputs, resets: Array) -> Inputs:
+    """Return inputs with the resets in the order of travel from the last step to the first.
+
+    The boundary between t and t + 1 is crossed before step t is taken.
+    """
+    later = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+    return dataclasses.replace(inputs, reset=later)
 
 
 def _with_border(inputs: Inputs, resets: Array, part: Array | int) -> Inputs:

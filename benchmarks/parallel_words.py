@@ -116,18 +116,15 @@ def _published(found: list[Turns], one: Published) -> str:
     here = [turn for turn in found if (turn.point, turn.direction) == (sizes, TRAINING)]
     if not here:
         return f"{_capital(one.claim)}."
-    (turn,) = here
-    names = (*STEPWISE, *PARALLEL)
-    parts = []
-    if ratio := turn.ratio(PARALLEL, STEPWISE):
-        parts.append(f"trains {wording.short(ratio)} times as fast summed up as step by step")
-    if ratio := turn.ratio(names, YARDSTICK[1:]):
-        best = turn.fastest(names)
-        parts.append(
-            f"under {best and best['strategy']} {wording.short(ratio)} times as fast as "
-            f"{YARDSTICK[0]} under {YARDSTICK[1]}"
-        )
-    return f"{_capital(one.claim)}; here, at those sizes, it {' and '.join(parts)}."
+    ways = {"summed up": PARALLEL, "step by step": STEPWISE}
+    ratios = {way: here[0].ratio(names, YARDSTICK[1:]) for way, names in ways.items()}
+    parts = [f"{way} {wording.short(ratio)} times" for way, ratio in ratios.items() if ratio]
+    if not parts:
+        return f"{_capital(one.claim)}."
+    return (
+        f"{_capital(one.claim)}; here, at those sizes and N = {one.N}, it trains "
+        f"{' and '.join(parts)} as fast as {YARDSTICK[0]} under {YARDSTICK[1]}."
+    )
 
 
 def _capital(text: str) -> str:
@@ -135,21 +132,28 @@ def _capital(text: str) -> str:
 
 
 def _gaps(rows: list[Row]) -> str:
-    gaps = [
-        f"{row['cell']} T={row['T']:,} {row['pass']} {row['strategy']}: {row['skipped']}"
-        for row in rows
-        if row["skipped"]
-    ]
-    return f"Not measured: {'; '.join(gaps)}." if gaps else ""
+    gaps = sum(row["skipped"] is not None for row in rows)
+    return f"{gaps} of {len(rows)} rows are gaps, each with its reason." if gaps else ""
 
 
 # --- tables ------------------------------------------------------------------------------------
 
 
 def tabulate(rows: list[Row]) -> list[Table]:
-    """Return every cell at the base point, and the times of all points."""
+    """Return every cell at the base point, the times of all points, and why any is missing."""
     found = turns(rows)
-    return [_base_table(found), _all_table(found)]
+    tables = _base_table(found), _all_table(found), _gap_table(rows)
+    return [table for table in tables if table.rows]
+
+
+def _gap_table(rows: list[Row]) -> Table:
+    names = ("cell", "pass", "T", "B", "N", "strategy")
+    body = [
+        (*(f"{row[name]:,}" if name in "TBN" else row[name] for name in names), row["skipped"])
+        for row in rows
+        if row["skipped"]
+    ]
+    return Table("Not measured", (*names, "because"), body, names=7)
 
 
 def _base_table(found: list[Turns]) -> Table:

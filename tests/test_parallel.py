@@ -145,9 +145,9 @@ def test_summary_says_who_wins_where():
         "operations to train GatedDelta, counted in the traced program, against Sequential(): "
         "Associative() 2× in a chain 10× shorter, Associative(block=64) 2× in a chain 10× shorter.",
         "relative to the largest entry: summed up 1e-06, step by step 1e-06.",
-        "arXiv:2410.01201); here, at those sizes, it trains 4 times as fast summed up as step by "
-        "step and under Associative(block=64) 3 times as fast as GRU under Fused().",
-        "Not measured: GatedDelta T=64 forward Associative(): out of memory; ",
+        "arXiv:2410.01201); here, at those sizes and N = 64, it trains summed up 3 times and step "
+        "by step 0.75 times as fast as GRU under Fused().",
+        "2 of 82 rows are gaps, each with its reason.",
     ):
         assert part in summary
 
@@ -157,9 +157,10 @@ def test_tables_and_picture(tmp_path):
     found = turns(rows)
     assert base_of(found)[1:] == tuple(QUICK_BASE.values())
     assert [one.point.T for one in along(found, "MinGRU", TRAINING, "T")] == [64, 256]
-    base, everything = parallel.tabulate(rows)
+    base, everything, gaps = parallel.tabulate(rows)
     assert len(base.rows) == 2 * len(MILLISECONDS) + 1
     assert len(everything.rows) == len(found)
+    assert gaps.rows[0][-3:] == ("64", "Associative()", "out of memory")
     assert "| GatedDelta | Associative() | — | — | — | — | 6 | 50 | — | — |" in base.markdown()
     made_up = results.Results("parallel", "a device", 1, {}, None, "2026-01-01", "", rows)
     figure = parallel.draw(made_up)

@@ -11,6 +11,7 @@ BENCHMARKS = {
     "scan_vs_unrolled": "A compiled loop against a Python loop, T = 8 … 1,024; memory to 100,000.",
     "speed": "Every strategy beside Flax, Haiku, Equinox, Keras and PyTorch, on six sizes.",
     "fused": "One kernel for the loop: masks and resets, system time, seconds to compile.",
+    "parallel": "Linear cells step by step and in parallel over time, T = 256 … 131,072.",
     "streaming": "Writing text token by token: microseconds a token, beside PyTorch and Flax.",
     "gradients": "What is left of a gradient 10,000 steps back, before and after training.",
 }

@@ -11,7 +11,6 @@ import functools
 import importlib.util
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnjax
-from benchmarks import timing
+from benchmarks import programs, timing
 from benchmarks.benchmark import Benchmark, OptionError, Options, announced
+from benchmarks.programs import Ready
 from benchmarks.results import Row, cpus
 from benchmarks.speed_figure import draw
 from benchmarks.speed_models import (
@@ -42,9 +42,8 @@ from benchmarks.speed_models import (
 from benchmarks.speed_rows import FORWARD, TRAINING
 from benchmarks.speed_torch import Torch
 from benchmarks.speed_words import summarise, tabulate
-from rnnjax import checks, interop
+from rnnjax import interop
 from rnnjax.array_typing import Array
-from rnnjax.kernels import build
 
 GRID = (
     (256, 32, 256, 256),
@@ -75,7 +74,6 @@ TORCH_KINDS = {"LSTM": "LSTM", "GRU": "GRU", "Elman": "RNN"}
 
 # Beyond, compiling it takes minutes; `scan_vs_unrolled` has those times.
 LONGEST_UNROLLED = 64
-CALL_SECONDS = 60
 # Of the largest entry. A GPU multiplies float32 matrices in TF32.
 TOLERANCES = {"cpu": 1e-4, "gpu": 2e-2}
 BFLOAT16_TOLERANCE = 1e-1
@@ -115,14 +113,6 @@ class Case(NamedTuple):
 
 Outcome = dict[str, np.ndarray]
 """ys, or the loss and its gradient in xs: what is compared."""
-
-
-class Ready(NamedTuple):
-    """An arm that can be timed."""
-
-    turn: timing.Turn
-    compile_seconds: float | None
-    peak_bytes: int | None
 
 
 # --- measuring ---------------------------------------------------------------------------------
@@ -194,7 +184,8 @@ def measure_case(
 def reference(case: Case, kind: Kind, xs: np.ndarray) -> Outcome:
     """Return what the loop gives that the others are compared with."""
     model = rnnjax_model(kind, rnnjax.Sequential(), case.size)
-    return _outcome(jax.jit(_function(case, model))(model.weights, _inputs(case, model, xs)), model)
+    function = jax.jit(programs.of_pass(case.direction, model.run))
+    return _outcome(function(model.weights, _inputs(case, model, xs)), model)
 
 
 def prepare(
@@ -204,22 +195,12 @@ def prepare(
     if arm.name == "Unrolled()" and case.size.T > LONGEST_UNROLLED:
         return f"compiling takes minutes beyond T = {LONGEST_UNROLLED}"
     model = arm.make(case.size)
-    try:
-        program = timing.compile_program(
-            _function(case, model), model.weights, _inputs(case, model, xs)
-        )
-        begin = time.perf_counter()
-        outcome = _outcome(program.call(), model)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return "out of memory"
-    except (checks.Refusal, build.BuildError) as error:
-        return str(error).splitlines()[0]
-    if (seconds := time.perf_counter() - begin) > CALL_SECONDS:
-        return f"a call takes {seconds:.0f} s; the bound is {CALL_SECONDS} s"
-    ready = Ready(timing.turn(program.call), program.compile_seconds, program.peak_bytes)
-    return disagreement(case, outcome, expected(model.kind)) or ready
+    function = programs.of_pass(case.direction, model.run)
+    found = programs.prepare(function, model.weights, _inputs(case, model, xs))
+    if isinstance(found, str):
+        return found
+    ready, results = found
+    return disagreement(case, _outcome(results, model), expected(model.kind)) or ready
 
 
 def prepare_torch(
@@ -246,20 +227,6 @@ def disagreement(case: Case, outcome: Outcome, expected: Outcome) -> str | None:
                 f"{name} differs by {difference:.1e} of its largest entry; {tolerance} is allowed"
             )
     return None
-
-
-def _function(case: Case, model: Model) -> Callable[[Any, Array], dict[str, Any]]:
-    def forward(weights: Any, xs: Array) -> dict[str, Any]:
-        return {"ys": model.run(weights, xs)}
-
-    def loss(weights: Any, xs: Array) -> Array:
-        return jnp.mean(model.run(weights, xs).astype(jnp.float32) ** 2)
-
-    def train(weights: Any, xs: Array) -> dict[str, Any]:
-        value, (d_weights, d_xs) = jax.value_and_grad(loss, argnums=(0, 1))(weights, xs)
-        return {"loss": value, "d_xs": d_xs, "d_weights": d_weights}
-
-    return train if case.direction == TRAINING else forward
 
 
 def _inputs(case: Case, model: Model, xs: np.ndarray) -> Array:
@@ -304,7 +271,6 @@ def _row(
     times: timing.Timing | None,
     peak: float,
 ) -> Row:
-    skipped, ready = (arm, None) if isinstance(arm, str) else (None, arm)
     gflops = case.flops / times.milliseconds / 1e6 if times else None
     return {
         "cell": case.cell,
@@ -312,12 +278,9 @@ def _row(
         "strategy": key[1],
         **case.size._asdict(),
         "pass": case.direction,
-        **(times._asdict() if times else dict.fromkeys(timing.Timing._fields)),
-        "compile_seconds": ready and ready.compile_seconds,
-        "peak_bytes": ready and ready.peak_bytes,
+        **programs.figures(arm, times),
         "gflops": gflops,
         "share_of_peak": gflops and gflops / peak,
-        "skipped": skipped,
     }
 
 

@@ -9,7 +9,7 @@ from rnnjax import checks
 from rnnjax.array_typing import Array, Bool, Carry, InDim, Int, Key, Params, PyTree
 from rnnjax.cell import Cell, Keyed, feed, row_shapes, with_context
 from rnnjax.recurrence import Strategy, fold_in
-from rnnjax.scan import scan
+from rnnjax.scan import scan, sequence_axes
 from rnnjax.strategies.auto import Auto
 
 Cells = tuple[Cell, ...]
@@ -181,4 +181,7 @@ def _per_layer(strategy: Any, layers: int) -> tuple[Strategy, ...]:
             f"bidirectional: strategy must be one, or a tuple with one for each of the {layers} "
             f"layers; got {len(strategy)}."
         )
+    for one in strategy:
+        checks.instance("bidirectional", "strategy", one, Strategy, "rnnjax.Sequential()")
+    checks.one_sequence_axis("bidirectional", sequence_axes(strategy))
     return strategy

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.array_typing import DTypeLike, PyTree
+from rnnjax.placement import varying_axes
 
 
 def describe(value: Any) -> str:
@@ -336,6 +337,43 @@ def lengths(value: Any, axes: Axes) -> None:
     if wrong:
         limit = f"0…{axes.names[0]} = {axes.sizes[0]}"
         raise ValueError(f"{name} must be within {limit}; got {wrong[0]}.")
+
+
+def sharded_sequence(name: str, xs: PyTree, carry: PyTree, axes: Axes) -> Axes:
+    """Check that the sequence lies in parts along a mesh axis; return the axes of the whole."""
+    owner = f"{axes.owner}: a strategy with axis_name={name!r}"
+    try:
+        size, index = jax.lax.axis_size(name), jax.lax.axis_index(name)
+    except NameError as error:
+        raise ValueError(
+            f"{owner} must run inside of jax.shard_map over a mesh that has the axis {name!r}; "
+            f"there is none here. Without axis_name, it takes xs to be the whole sequence."
+        ) from error
+    if name not in varying_axes(index):
+        raise ValueError(
+            f"{owner} must run inside of jax.shard_map with check_vma=True, its default: it needs "
+            f"to know what varies over {name!r}."
+        )
+    if name not in varying_axes(xs):
+        raise ValueError(
+            f"{owner} needs xs that are sharded over that axis; they are the same on all its "
+            f"devices. Write jax.P({name!r}) for them in in_specs."
+        )
+    if name in varying_axes(carry):
+        raise ValueError(
+            f"{owner} needs a carry that is the same on all devices of that axis; it varies. "
+            f"Write jax.P() for it in in_specs, without {name!r}."
+        )
+    return dataclasses.replace(axes, sizes=(axes.sizes[0] * size, *axes.sizes[1:]))
+
+
+def one_sequence_axis(owner: str, names: Sequence[str | None]) -> None:
+    """Refuse layers that take the same sequence to be sharded in different ways."""
+    if len(names) > 1:
+        raise ValueError(
+            f"{owner}: the strategies of all layers must have the same axis_name; got "
+            f"{', '.join(map(repr, names))}."
+        )
 
 
 def params(owner: str, cell: Any, value: Any) -> None:

@@ -154,6 +154,10 @@ class Strategy(abc.ABC):
         del cell
         return None
 
+    def sequence_axis(self) -> str | None:
+        """Name the mesh axis over which it takes the sequence to be sharded; None: it is whole."""
+        return None
+
 
 def execute(strategy: "Strategy | tuple[Strategy, ...]", recurrence: Recurrence) -> tuple:
     """Run a recurrence: a stack layer by layer where the strategy allows it, else as one cell."""

@@ -1,5 +1,6 @@
 """Running a cell: check, bring into one form, hand to a strategy."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -70,8 +71,12 @@ def scan(
         ((3, 2, 8), True)
     """
     axes = check_arguments(SCAN, cell, params, xs, carry, mask, resets, context)
-    checks.lengths(lengths, axes)
     _check_strategy("scan", cell, strategy)
+    names = sequence_axes(strategy)
+    checks.one_sequence_axis("scan", names)
+    if names[0] is not None:
+        axes = checks.sharded_sequence(names[0], xs, carry, axes)
+    checks.lengths(lengths, axes)
     checks.boolean("scan", "reverse", reverse)
     return _scan(cell, strategy, params, xs, carry, mask, lengths, resets, context, reverse=reverse)
 
@@ -262,6 +267,13 @@ def _check_strategy(owner: str, cell: Cell, strategy: Any) -> None:
         _check_strategy(owner, inner, one)
 
 
+def sequence_axes(strategy: Strategy | tuple) -> list[str | None]:
+    """List the different mesh axes over which strategies take the sequence to be sharded."""
+    if not isinstance(strategy, tuple):
+        return [strategy.sequence_axis()]
+    return list(dict.fromkeys(name for one in strategy for name in sequence_axes(one)))
+
+
 def _one_row(call: Call, cell: Cell, params: Params, x: PyTree, context: Any) -> RowShapes:
     """Trace one step of one row, in ``jax.ShapeDtypeStruct``s."""
     row_params = with_context(jax.tree.map(jax.typeof, params), row_of(context, 1))
@@ -295,14 +307,41 @@ def _scan(
     reverse: bool,
 ) -> tuple[Carry, PyTree]:
     time = jax.tree.leaves(xs)[0].shape[0]
-    mask = valid_steps(mask, lengths, time)
-    if resets is not None and reverse:
-        # Backwards, the boundary between t and t + 1 is crossed before step t is taken.
-        resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
-    inputs = Inputs(feed(cell, xs), mask, resets)
+    axis = sequence_axes(strategy)[0]
+    part = 0 if axis is None else jnp.asarray(jax.lax.axis_index(axis), int)
+    inputs = Inputs(feed(cell, xs), valid_steps(mask, lengths, time, part * time), resets)
+    bordered = False
+    if reverse and resets is not None:
+        bordered = axis is not None and time > 0
+        inputs = _with_border(inputs, resets, part) if bordered else _backwards(inputs, resets)
     recurrence = as_recurrence(cell, params, carry, inputs, context, leading=2)
     recurrence = recurrence.replace(reverse=reverse)
-    return execute(strategy, recurrence) if time else (recurrence.carry, _no_steps(recurrence))
+    if not time:
+        return recurrence.carry, _no_steps(recurrence)
+    carry, ys = execute(strategy, recurrence)
+    return carry, jax.tree.map(lambda y: y[1:], ys) if bordered else ys
+
+
+def _backwards(inputs: Inputs, resets: Array) -> Inputs:
+    """Return inputs with the resets in the order of travel from the last step to the first.
+
+    The boundary between t and t + 1 is crossed before step t is taken.
+    """
+    later = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+    return dataclasses.replace(inputs, reset=later)
+
+
+def _with_border(inputs: Inputs, resets: Array, part: Array | int) -> Inputs:
+    """Put a masked step before the first one of a part of a sequence, with resets for backwards.
+
+    Backwards, this part is left through the boundary before its first step. What is reset there
+    is so behind a step of this part, and goes on to the next with what the part comes to.
+    """
+    mask = jnp.ones_like(resets) if inputs.mask is None else inputs.mask
+    no_step = jnp.zeros_like(resets[:1])
+    x = jax.tree.map(lambda a: jnp.concatenate([a[:1], a]), inputs.x)
+    resets = resets.at[0].set(resets[0] & (part > 0))
+    return Inputs(x, jnp.concatenate([no_step, mask]), jnp.concatenate([resets, no_step]))
 
 
 @jax.jit
@@ -320,11 +359,16 @@ def _step(
     return recurrence.step(recurrence.carry, recurrence.inputs)
 
 
-def valid_steps(mask: Array | None, lengths: Array | None, time: int) -> Array | None:
-    """Return the mask (T, B) that mask and lengths together stand for, None for none."""
+def valid_steps(
+    mask: Array | None, lengths: Array | None, time: int, start: Array | int = 0
+) -> Array | None:
+    """Return the mask (T, B) that mask and lengths together stand for, None for none.
+
+    The first of these steps is number ``start`` of those that lengths count.
+    """
     if lengths is None:
         return mask
-    valid = jnp.arange(time)[:, None] < jnp.asarray(lengths, int)[None]
+    valid = (start + jnp.arange(time))[:, None] < jnp.asarray(lengths, int)[None]
     return valid if mask is None else valid & mask
 
 

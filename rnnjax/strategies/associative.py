@@ -10,8 +10,10 @@ from rnnjax import checks
 from rnnjax.array_typing import Array, Carry, Params, PyTree
 from rnnjax.cell import Cell
 from rnnjax.recurrence import Recurrence, Strategy, select_rows
+from rnnjax.sequence_axis import SequenceAxis
 from rnnjax.strategies import prefixes
 from rnnjax.strategies.linear_recurrence import linear_recurrence
+from rnnjax.strategies.sharded_recurrence import sharded_recurrence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +37,19 @@ class Associative(Strategy):
             blocks are scanned associatively: less work and memory, in block + O(log(T / block))
             turns. None: no blocks.
 
+        axis_name: for ``scan`` inside of ``jax.shard_map``, the mesh axis over which the sequence
+            is sharded: xs, mask and resets are this device's part, (T / P, B, …), as are the
+            outputs. The carry is the same on all devices, on its way in and out, and lengths count
+            the steps of the whole sequence. Each device scans its part, and one exchange of what
+            the parts come to, O(P·B·N), joins them; so does one more for the gradient. None: the
+            whole sequence is here.
+
     Raises:
-        TypeError: from ``scan``, for an affine cell whose carry holds integers.
+        TypeError: when ``axis_name`` is no string; from ``scan``, for an affine cell whose carry
+            holds integers.
         ValueError: when ``block`` is below 1; from ``scan``, for a cell that is neither affine and
-            elementwise nor has an operator, and in an exported program that leaves T open.
+            elementwise nor has an operator, in an exported program that leaves T open, and where
+            ``axis_name`` is not that of a mesh axis over which xs are sharded.
 
     Example:
         >>> import jax, rnnjax
@@ -52,10 +63,13 @@ class Associative(Strategy):
     """
 
     block: int | None = None
+    axis_name: str | None = None
 
     def __post_init__(self):
         if self.block is not None:
             checks.positive_int("Associative", "block", self.block)
+        if self.axis_name is not None:
+            checks.string("Associative", "axis_name", self.axis_name)
 
     def refusal(self, cell: Cell) -> str | None:
         """Refuse a cell whose steps cannot be summed up."""
@@ -68,21 +82,31 @@ class Associative(Strategy):
             f"rnnjax.LRU"
         )
 
+    def sequence_axis(self) -> str | None:
+        """Return the mesh axis."""
+        return self.axis_name
+
     def run(self, recurrence: Recurrence) -> tuple[Carry, PyTree]:
         """Encode all steps, scan their maps, read out all carries."""
-        if recurrence.reverse:
-            turned = recurrence.replace(inputs=_reversed(recurrence.inputs), reverse=False)
-            carry, ys = self.run(turned)
-            return carry, _reversed(ys)
+        axis = None if self.axis_name is None else SequenceAxis(self.axis_name, recurrence.reverse)
+        if not recurrence.reverse:
+            return self._run(recurrence, axis)
+        turned = recurrence.replace(inputs=_reversed(recurrence.inputs), reverse=False)
+        carry, ys = self._run(turned, axis)
+        return carry, _reversed(ys)
+
+    def _run(self, recurrence: Recurrence, axis: SequenceAxis | None) -> tuple[Carry, PyTree]:
         _check(recurrence)
         us = recurrence.all_steps(Recurrence.encode, recurrence.inputs)
         operator = recurrence.cell.operator()
-        if operator is None:
-            carries = _affine_carries(recurrence, us, self.block)
+        if operator is not None:
+            last, carries = prefixes.carries(recurrence, operator, us, self.block, axis)
+        elif axis is not None:
+            last, carries = _sharded_carries(recurrence, us, self.block, axis)
         else:
-            carries = prefixes.carries(recurrence, operator, us, self.block)
+            last, carries = None, _affine_carries(recurrence, us, self.block)
         ys = recurrence.all_steps(Recurrence.readout, carries, us, recurrence.inputs)
-        return jax.tree.map(lambda a: a[-1], carries), ys
+        return jax.tree.map(lambda a: a[-1], carries) if last is None else last, ys
 
 
 def _check(recurrence: Recurrence) -> None:
@@ -123,6 +147,26 @@ def _affine_carries(recurrence: Recurrence, us: PyTree, block: int | None) -> Ca
         return linear_recurrence(a, b, inputs.reset, block=block)
 
     return jax.tree.map(solve, a, b, recurrence.carry, recurrence.initial)
+
+
+def _sharded_carries(
+    recurrence: Recurrence, us: PyTree, block: int | None, axis: SequenceAxis
+) -> tuple[Carry, Carry]:
+    """Return the carry after all parts, and that after each step of this part (T / P, B, …)."""
+    reset = recurrence.inputs.reset
+    a, b = recurrence.all_steps(_maps, us, recurrence.inputs.mask)
+
+    def begin_anew(a: Array, b: Array, initial: Array) -> Array:
+        zeros = jnp.zeros_like(initial)
+        return b + a * jax.vmap(lambda reset: select_rows(reset, initial, zeros))(reset)
+
+    if reset is not None:
+        b = jax.tree.map(begin_anew, a, b, recurrence.initial)
+    begin = jax.tree.map(axis.of_first, recurrence.carry)
+    structure = jax.tree.structure(begin)
+    a, b, begin = (tuple(jax.tree.leaves(tree)) for tree in (a, b, begin))
+    solution = sharded_recurrence(axis, block, a, b, reset, begin)
+    return structure.unflatten(solution.last), structure.unflatten(solution.hs)
 
 
 def _maps(recurrence: Recurrence, u: PyTree, mask: Array | None) -> tuple[Carry, Carry]:

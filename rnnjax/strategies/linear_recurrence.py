@@ -37,11 +37,10 @@ def linear_recurrence(
         >>> linear_recurrence(a, b, jnp.array([False, False, True, False])).tolist()
         [1.0, 1.5, 1.0, 1.5]
     """
-    if cut is not None:
-        cut = jax.lax.expand_dims(cut, range(cut.ndim, a.ndim))
+    cut = as_cut(cut, a.ndim)
 
     def system(h: Array) -> Array:
-        return h - a * _unless(cut, shift(h))
+        return h - a * unless(cut, shift(h))
 
     def solve(_: Callable, b: Array) -> Array:
         return _solve(Affine(a, b, cut), block)
@@ -52,6 +51,16 @@ def linear_recurrence(
         return _solve(Affine(later[0], b[::-1], later[1]), block)[::-1]
 
     return jax.lax.custom_linear_solve(system, b, solve, transpose_solve)
+
+
+def as_cut(cut: Array | None, ndim: int) -> Array | None:
+    """Return flags of the leading axes with as many axes as what they cut."""
+    return None if cut is None else jax.lax.expand_dims(cut, range(cut.ndim, ndim))
+
+
+def unless(cut: Array | None, h: Array) -> Array:
+    """Return h, and zero where it is cut off."""
+    return h if cut is None else jnp.where(cut, jnp.zeros((), h.dtype), h)
 
 
 def shift(tree: PyTree) -> PyTree:
@@ -68,14 +77,13 @@ class Affine(NamedTuple):
 
     def then(self, later: "Affine") -> "Affine":
         """Return the map that takes this one and then the later one."""
-        b = later.a * _unless(later.cut, self.b) + later.b
-        a = later.a * _unless(later.cut, self.a)
+        a = later.a * unless(later.cut, self.a)
         cut = None if later.cut is None or self.cut is None else self.cut | later.cut
-        return Affine(a, b, cut)
+        return Affine(a, later.apply(self.b), cut)
 
-
-def _unless(cut: Array | None, h: Array) -> Array:
-    return h if cut is None else jnp.where(cut, jnp.zeros((), h.dtype), h)
+    def apply(self, h: Array) -> Array:
+        """Return a ⊙ h + b, and b where h is cut off."""
+        return self.a * unless(self.cut, h) + self.b
 
 
 def _solve(steps: Affine, block: int | None) -> Array:
@@ -87,24 +95,48 @@ def _solve(steps: Affine, block: int | None) -> Array:
 
 def _solve_blocks(steps: Affine, size: int) -> Array:
     """Sum up each block step by step, the blocks associatively, and run each from its start."""
-    time = steps.b.shape[0]
-    blocks = jax.tree.map(lambda a: split_blocks(a, size), steps)  # (size, T / size, …)
+    blocks = split(steps, size)
+    start = shift(_solve(sum_up(blocks), None))
+    return join_blocks(run_blocks(blocks, start), steps.b.shape[0])
+
+
+def split(steps: Affine, size: int) -> Affine:
+    """Cut steps into blocks (size, ⌈T / size⌉, …), the last filled up with steps that do nothing.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> blocks = split(Affine(jnp.full((3,), 0.5), jnp.arange(1.0, 4.0), None), 2)
+        >>> blocks.a.tolist(), blocks.b.tolist()
+        ([[0.5, 0.5], [0.5, 1.0]], [[1.0, 3.0], [2.0, 0.0]])
+    """
+
+    def fill(a: Array, value: float) -> Array:
+        more = jnp.full_like(a, value, shape=(-a.shape[0] % size, *a.shape[1:]))
+        return split_blocks(jnp.concatenate([a, more]), size)
+
+    cut = None if steps.cut is None else fill(steps.cut, False)
+    return Affine(fill(steps.a, 1), fill(steps.b, 0), cut)
+
+
+def sum_up(blocks: Affine) -> Affine:
+    """Return what all steps (size, T / size, …) of each block come to (T / size, …)."""
     first = jax.tree.map(lambda a: a[0], blocks)
-    nothing = Affine(jnp.ones_like(first.a), jnp.zeros_like(first.b), _no(first.cut))
+    cut = None if first.cut is None else jnp.zeros_like(first.cut)
+    nothing = Affine(jnp.ones_like(first.a), jnp.zeros_like(first.b), cut)
     nothing = vary(nothing, varying_axes(blocks))
     whole, _ = jax.lax.scan(lambda e, step: (e.then(step), None), nothing, blocks)
-    start = shift(_solve(whole, None))
+    return whole
+
+
+def run_blocks(blocks: Affine, start: Array) -> Array:
+    """Return every h of each block (size, T / size, …), from what it starts with."""
 
     def body(h: Array, step: Affine) -> tuple[Array, Array]:
-        h = step.a * _unless(step.cut, h) + step.b
+        h = step.apply(h)
         return h, h
 
     _, hs = jax.lax.scan(body, start, blocks)
-    return join_blocks(hs, time)
-
-
-def _no(cut: Array | None) -> Array | None:
-    return None if cut is None else jnp.zeros_like(cut)
+    return hs
 
 
 def split_blocks(a: Array, size: int) -> Array:

@@ -5,7 +5,6 @@ element with two flags (``Span``). They select operands before the operator comb
 discarded never enters it, and so leaves no NaN in values or gradients.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from rnnjax.array_typing import Array, Bool, Carry, PyTree
 from rnnjax.cell import Operator
 from rnnjax.placement import vary, varying_axes
 from rnnjax.recurrence import Inputs, Recurrence, select_rows
+from rnnjax.sequence_axis import SequenceAxis
 from rnnjax.strategies.linear_recurrence import join_blocks, shift, split_blocks
 
 
@@ -32,13 +32,22 @@ class Span(NamedTuple):
     reset: Bool[Array, " B"]
 
 
-def carries(recurrence: Recurrence, operator: Operator, us: PyTree, block: int | None) -> Carry:
-    """Return the carry after each step (T, B, …)."""
+def carries(
+    recurrence: Recurrence,
+    operator: Operator,
+    us: PyTree,
+    block: int | None,
+    axis: SequenceAxis | None,
+) -> tuple[Carry | None, Carry]:
+    """Return the carry after all parts, if in parts, and that after each step (T, B, …)."""
     if block is not None:
-        return _in_blocks(recurrence, operator, us, block)
+        return _in_blocks(recurrence, operator, us, block, axis)
     inputs = recurrence.inputs
     spans = jax.vmap(lambda u, i: _span(recurrence, operator, u, i))(us, inputs)
-    return _after(recurrence, operator, _prefixes(operator, spans))
+    prefixes = _prefixes(operator, spans)
+    here, last = _enter(recurrence, operator, prefixes, axis)
+    hs = _after(here, operator, prefixes)
+    return last, hs
 
 
 def _span(recurrence: Recurrence, operator: Operator, u: PyTree, inputs: Inputs) -> Span:
@@ -81,10 +90,35 @@ def _after(recurrence: Recurrence, operator: Operator, spans: Span) -> Carry:
     return jax.vmap(after)(spans)
 
 
-def _in_blocks(recurrence: Recurrence, operator: Operator, us: PyTree, size: int) -> Carry:
+def _enter(
+    recurrence: Recurrence, operator: Operator, prefixes: Span, axis: SequenceAxis | None
+) -> tuple[Recurrence, Carry | None]:
+    """Return the recurrence as the parts before leave it, and the carry after all parts."""
+    if axis is None:
+        return recurrence, None
+
+    def begin(carry: Carry, initial: Carry) -> Recurrence:
+        return recurrence.replace(carry=_at(carry, 0), initial=_at(initial, 0))
+
+    parts = _at(prefixes, -1), recurrence.carry, recurrence.initial
+    for_all, for_each = axis.gather(parts)
+    whole, *known = for_all
+    last = _at(_after(begin(*known), operator, _prefixes(operator, whole)), -1)
+    whole, *known = for_each
+    starts = _after(begin(*known), operator, _before(_prefixes(operator, whole)))
+    return recurrence.replace(carry=axis.own(starts)), last
+
+
+def _in_blocks(
+    recurrence: Recurrence,
+    operator: Operator,
+    us: PyTree,
+    size: int,
+    axis: SequenceAxis | None,
+) -> tuple[Carry | None, Carry]:
     """Sum up each block step by step, the blocks associatively, and run each from its start."""
-    inputs = dataclasses.replace(recurrence.inputs, x=None)
-    steps = jax.tree.map(lambda a: split_blocks(a, size), (us, inputs))  # (size, T / size, B, …)
+    whole_blocks = us, _fill(recurrence, size)
+    steps = jax.tree.map(lambda a: split_blocks(a, size), whole_blocks)  # (size, T / size, B, …)
 
     def spans(step: tuple[PyTree, Inputs]) -> Span:
         return jax.vmap(lambda u, i: _span(recurrence, operator, u, i))(*step)
@@ -92,19 +126,38 @@ def _in_blocks(recurrence: Recurrence, operator: Operator, us: PyTree, size: int
     def extend(span: Span, step: tuple[PyTree, Inputs]) -> tuple[Span, None]:
         return jax.vmap(lambda a, b: _then(operator, a, b))(span, spans(step)), None
 
-    first, rest = jax.tree.map(lambda a: a[0], steps), jax.tree.map(lambda a: a[1:], steps)
+    first, rest = _at(steps, 0), jax.tree.map(lambda a: a[1:], steps)
     whole, _ = jax.lax.scan(extend, spans(first), rest)
-    start = _after(recurrence, operator, _before(_prefixes(operator, whole)))
+    prefixes = _prefixes(operator, whole)
+    here, last = _enter(recurrence, operator, prefixes, axis)
+    start = _after(here, operator, _before(prefixes))
 
     def advance(carry: Carry, step: tuple[PyTree, Inputs]) -> tuple[Carry, Carry]:
         carry = jax.vmap(recurrence.advance)(carry, *step)
         return carry, carry
 
     _, hs = jax.lax.scan(advance, start, steps)
-    return jax.tree.map(lambda a: join_blocks(a, recurrence.time), hs)
+    hs = jax.tree.map(lambda a: join_blocks(a, recurrence.time), hs)
+    return last, hs
+
+
+def _fill(recurrence: Recurrence, size: int) -> Inputs:
+    """Return mask and resets of whole blocks: what fills up the last one is no step."""
+    inputs, missing = recurrence.inputs, -recurrence.time % size
+    shape = recurrence.time, recurrence.batch
+    mask = jnp.ones(shape, bool) if inputs.mask is None and missing else inputs.mask
+
+    def fill(flags: Array) -> Array:
+        return jnp.concatenate([flags, jnp.zeros((missing, recurrence.batch), bool)])
+
+    return Inputs(None, *jax.tree.map(fill, (mask, inputs.reset)))
 
 
 def _before(spans: Span) -> Span:
     """Return the span before each of the blocks: none of the steps before the first."""
     element = jax.tree.map(lambda a: jnp.concatenate([a[:1], a[:-1]]), spans.element)
     return Span(element, *shift((spans.taken, spans.reset)))
+
+
+def _at(tree: PyTree, place: int) -> PyTree:
+    return jax.tree.map(lambda a: a[place], tree)

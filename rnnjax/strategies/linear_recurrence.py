@@ -111,7 +111,9 @@ def split(steps: Affine, size: int) -> Affine:
     """
 
     def fill(a: Array, value: float) -> Array:
-        more = jnp.full_like(a, value, shape=(-a.shape[0] % size, *a.shape[1:]))
+        # Made of a, so that it is sharded as a is.
+        one = jnp.full_like(a[:1], value)
+        more = jnp.broadcast_to(one, (-a.shape[0] % size, *a.shape[1:]))
         return split_blocks(jnp.concatenate([a, more]), size)
 
     cut = None if steps.cut is None else fill(steps.cut, False)

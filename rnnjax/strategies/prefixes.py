@@ -117,7 +117,10 @@ def _in_blocks(
     axis: SequenceAxis | None,
 ) -> tuple[Carry | None, Carry]:
     """Sum up each block step by step, the blocks associatively, and run each from its start."""
-    whole_blocks = us, _fill(recurrence, size)
+    inputs = recurrence.inputs
+    # A part's own sum must be exact; without parts nobody reads that of the last block.
+    flags = Inputs(None, inputs.mask, inputs.reset) if axis is None else _fill(recurrence, size)
+    whole_blocks = us, flags
     steps = jax.tree.map(lambda a: split_blocks(a, size), whole_blocks)  # (size, T / size, B, …)
 
     def spans(step: tuple[PyTree, Inputs]) -> Span:
@@ -148,7 +151,8 @@ def _fill(recurrence: Recurrence, size: int) -> Inputs:
     mask = jnp.ones(shape, bool) if inputs.mask is None and missing else inputs.mask
 
     def fill(flags: Array) -> Array:
-        return jnp.concatenate([flags, jnp.zeros((missing, recurrence.batch), bool)])
+        more = jnp.broadcast_to(jnp.zeros_like(flags[:1]), (missing, recurrence.batch))
+        return jnp.concatenate([flags, more])
 
     return Inputs(None, *jax.tree.map(fill, (mask, inputs.reset)))
 

@@ -291,31 +291,33 @@ def test_what_no_block_is_made_of(change, error, match):
         rnnjax.nnx.Block(**made, rngs=nnx.Rngs(0))
 
 
+ROWS = CLEAN.swapaxes(0, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"inputs": CLEAN[..., :3]}, ValueError, "inputs must have features = 4 on their last"),
-        ({"inputs": CLEAN[0, 0]}, ValueError, r"inputs must be \(…, T, features\)"),
-        ({"mask": MASK[0]}, ValueError, r"mask must lead with the axes \(5, 4\)"),
-        ({"mask": MASK.astype(int)}, TypeError, "Block: mask must be boolean; got int"),
-        ({"resets": RESETS.astype(float)}, TypeError, "Block: resets must be boolean; got float"),
+        ({"inputs": ROWS[..., :3]}, ValueError, "inputs must have features = 4 on their last"),
+        ({"inputs": ROWS[0, 0]}, ValueError, r"inputs must be \(…, T, features\)"),
+        ({"mask": MASK}, ValueError, r"mask must lead with the axes \(4, 5\)"),
+        ({"mask": MASK.T.astype(int)}, TypeError, "Block: mask must be boolean; got int"),
+        ({"resets": RESETS.T.astype(float)}, TypeError, "Block: resets must be boolean; got float"),
         ({"seq_lengths": LENGTHS[1:]}, ValueError, "seq_lengths must lead with the batch axes"),
-        ({"seq_lengths": LENGTHS + 1}, ValueError, "lengths must be within 0…T = 4; got 5"),
-        ({"initial_carry": (None, None)}, TypeError, "must be a BlockCarry; got tuple"),
+        ({"seq_lengths": LENGTHS + 1}, ValueError, "lengths must be within 0…T = 5; got 6"),
+        ({"initial_carry": ((None, None),) * 2}, TypeError, "must be a BlockCarry; got tuple"),
         (
-            {"initial_carry": BlockCarry(jnp.zeros((T, 1, D)), None)},
+            {"initial_carry": (BlockCarry(jnp.zeros((B, 1, D)), None),) * 2},
             ValueError,
             r"carry must be \(B, K − 1, D\)",
         ),
+        (
+            {"initial_carry": (BlockCarry(None, None),)},
+            ValueError,
+            "one carry for each of 2 blocks; got 1",
+        ),
     ],
 )
-def test_what_no_block_reads(options, error, match):
-    variables = variables_of(BLOCK)
-    with pytest.raises(error, match=match):
-        BLOCK.apply(variables, **{"inputs": CLEAN, **options})
-
-
-def test_a_carry_for_each_block(deep):
+def test_what_no_block_reads(deep, options, error, match):
     _, run = deep
-    with pytest.raises(ValueError, match="one carry for each of 2 blocks; got 1"):
-        run(CLEAN, initial_carry=(BlockCarry(None, None),))
+    with pytest.raises(error, match=match):
+        run(**{"inputs": ROWS, **options})

@@ -58,11 +58,6 @@ class Result(NamedTuple):
     curve: list[list[float]]  # minutes, validation
     options: dict[str, Any]
 
-    @property
-    def label(self) -> str:
-        """The cell, and the minutes that it was given where they are not the usual ones."""
-        return f"{LOOKS[self.name].label}, {self.seconds / 60:.0f} minutes"
-
 
 def curve(records: Sequence[training.Record], measure: str) -> list[list[float]]:
     """What validated after how many minutes of training."""

@@ -20,7 +20,7 @@ Every cell has the same minutes, not the same steps: what a step costs counts. M
 training, without compilation and scoring. Validation, 1,000 pictures or the last twentieth of the
 text to train on, is what is drawn, and it chooses the params; the test is scored once.
 
-    python -m examples.long_memory                          six cells, four minutes each
+    python -m examples.long_memory                          six cells, 1.5 minutes each
     python -m examples.long_memory --task text --cell minlstm --minutes 10
     python -m examples.long_memory --task text --cell minlstm --resume
     python -m examples.long_memory --draw --out examples/results/long_memory
@@ -64,7 +64,7 @@ NAMES = get_args(Name)
 RUNS, RUN = "runs", "run"
 # Of linear cells, what was fastest on one core of a CPU: 196 steps of 50 rows, 64 of 32.
 LINEAR = {"digits": rnnjax.Sequential(hoist=True), "text": rnnjax.Associative()}
-POINTS, QUICK_POINTS = 16, 3  # validations of a run
+POINTS, QUICK_POINTS = 12, 3  # validations of a run
 PASSING = ("out", "resume", "draw", "cell")  # not the run's
 
 
@@ -76,13 +76,13 @@ class Options:
     """Permuted digits, or characters of Tiny Shakespeare."""
     cell: Literal["all", Name] = "all"
     """The cell of the blocks; all: one after the other."""
-    minutes: float = 4.0
+    minutes: float = 1.5
     """Minutes of training for each cell."""
     steps: int | None = None
     """Steps of the optimiser for each cell, instead of --minutes."""
-    features: int = 64
+    features: int = 48
     """Features that pass from block to block, and units of a cell."""
-    layers: int = 2
+    layers: int = 3
     """Blocks on top of each other."""
     dropout: float = 0.1
     """Share of what each half of a block adds that is dropped."""
@@ -112,9 +112,16 @@ class Options:
 
 FULL = {
     "digits": Options(),
-    "text": Options(task="text", features=192, dropout=0.1, batch=32, learning_rate=3e-3),
+    "text": Options(task="text", features=128, layers=4, batch=32, learning_rate=5e-3),
 }
-SMALL = {"quick": True, "features": 16, "steps": 60, "batch": 32, "learning_rate": 1e-2}
+SMALL = {
+    "quick": True,
+    "features": 16,
+    "layers": 2,
+    "steps": 60,
+    "batch": 32,
+    "learning_rate": 1e-2,
+}
 QUICK = {task: replace(options, **SMALL) for task, options in FULL.items()}
 QUICK_CHARACTERS = 200_000
 

@@ -56,7 +56,7 @@ def test_the_curve_is_of_the_validation(trained):
         minutes, scores = zip(*result["curve"], strict=True)
         assert len(scores) == long_memory.QUICK_POINTS
         assert sorted(minutes) == list(minutes)
-        assert minutes[-1] == pytest.approx(result["seconds"] / 60)
+        assert minutes[-1] == pytest.approx(result["minutes"])
         best = max(scores) if result["higher_is_better"] else min(scores)
         every = result["steps"] // long_memory.QUICK_POINTS
         assert result["best_step"] == every * (1 + scores.index(best))
@@ -98,7 +98,7 @@ def test_the_picture_is_drawn_from_the_files(trained):
 def test_every_cell_and_baseline_stands_in_the_picture(trained):
     one = long_memory_results.read(trained)[0]
     results = [one._replace(name=name) for name in long_memory_results.LOOKS]
-    longer = one._replace(seconds=2 * one.seconds)
+    longer = one._replace(minutes=2 * one.minutes)
     figure = long_memory_results.draw([*results, longer])
     (ax,) = figure.axes
     assert len(ax.lines) == 2 * 7 + len(one.levels)  # an end for each curve

@@ -1,5 +1,6 @@
 """What long memory leaves: a file a task and cell, and one picture of all of them."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ class Result(NamedTuple):
     cell: str
     size: int  # numbers that are learnt
     steps: int
-    seconds: float  # of training
+    minutes: float  # of the processor, for training
     best_step: int  # of the params that validated best, which are tested
     measure: str
     higher_is_better: bool
@@ -62,7 +63,8 @@ class Result(NamedTuple):
 def curve(records: Sequence[training.Record], measure: str) -> list[list[float]]:
     """What validated after how many minutes of training."""
     scored = [record for record in records if f"validation_{measure}" in record]
-    return [[r["seconds"] / 60, r[f"validation_{measure}"]] for r in scored]
+    minutes = itertools.accumulate(record["validation_minutes"] for record in scored)
+    return [[m, r[f"validation_{measure}"]] for m, r in zip(minutes, scored, strict=True)]
 
 
 def keep(out: Path, result: Result) -> None:
@@ -91,7 +93,7 @@ def read(folder: Path) -> list[Result]:
     if not files:
         raise FileNotFoundError(f"expected results of long_memory in {folder}; found none.")
     results = [_read(file) for file in files]
-    return sorted(results, key=lambda r: (list(LOOKS).index(r.name), r.seconds))
+    return sorted(results, key=lambda r: (list(LOOKS).index(r.name), r.minutes))
 
 
 def _read(file: Path) -> Result:
@@ -111,8 +113,10 @@ def say(result: Result) -> None:
         **result.baselines,
     }.items():
         print(f"{name:20} {words(result.measure, score)} on the test")
-    rate = result.steps / max(result.seconds, 1e-9)
-    print(f"  {result.size:,} params, {result.steps:,} steps, {rate:.1f} a second", flush=True)
+    print(
+        f"  {result.size:,} params, {result.steps:,} steps, {result.minutes:.1f} minutes",
+        flush=True,
+    )
 
 
 def words(measure: str, score: float) -> str:
@@ -155,7 +159,7 @@ def draw_panel(ax: Axes, results: Sequence[Result]) -> None:
         end = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}
         ax.text(0.99, level, f"{name} {words(results[0].measure, level)}", color=INK, **end)
     title, label = PANELS[results[0].task]
-    ax.set(title=title, xlabel="minutes of training", ylabel=label, xlim=(0, None))
+    ax.set(title=title, xlabel="minutes of the processor", ylabel=label, xlim=(0, None))
     frame(ax, results)
     ax.spines[["top", "right"]].set_visible(False)
 

@@ -34,6 +34,7 @@ MODULES = {name: Block(cell, D, 3, strategy=PLAIN) for name, cell in CELLS.items
 }
 KEYS = jax.random.split(jax.random.key(3), 6)
 CLEAN = jax.random.normal(KEYS[0], (T, B, D))
+ROWS = CLEAN.swapaxes(0, 1)
 LENGTHS = jnp.array([0, 1, T, 4])
 HOLES = jax.random.bernoulli(KEYS[1], 0.8, (T, B))
 MASK = HOLES & (jnp.arange(T)[:, None] < LENGTHS)
@@ -185,47 +186,49 @@ def test_a_linear_cell_in_parallel():
     ways = [rnnjax.Sequential(), rnnjax.Associative(), rnnjax.Associative(block=2)]
     blocks = [Block(rnnjax.LRU(N), D, strategy=way) for way in ways]
     variables = variables_of(blocks[0])
-    expected, *others = (whole(block, variables, XS, None) for block in blocks)
+    run = compiled(lambda *arguments: [whole(block, *arguments, None) for block in blocks])
+    expected, *others = run(variables, XS)
     for got in others:
         assert largest_difference(expected, got) < TOLERATED
 
 
+# --- context and noise ---
+
+NOISY = Block(
+    rnnjax.VariationalDropout(rnnjax.Zoneout(rnnjax.GRU(N), rate=0.5), 0.5), D, dropout=0.5
+)
+
+
 def test_context_is_what_the_cell_reads():
-    cell = rnnjax.VariationalDropout(rnnjax.GRU(N), 0.5, 0.5)
-    block = Block(cell, D)
-    variables = variables_of(block)
+    variables = variables_of(NOISY)
     params = variables["params"]["rnn"]["cell"]
-    context = rnnjax.sequence_noise(jax.random.key(5), cell, params, B)
-    inputs = CLEAN.swapaxes(0, 1)
-    ys = block.apply(variables, inputs, context=context, deterministic=True)
-    assert largest_difference(ys, block.apply(variables, inputs)) > 0.01
-
-
-# --- noise ---
+    context = rnnjax.sequence_noise(jax.random.key(5), NOISY.cell, params, B)
+    run = compiled(functools.partial(NOISY.apply, deterministic=True))
+    with_masks = run(variables, ROWS, context=context)
+    assert largest_difference(with_masks, run(variables, ROWS)) > 0.01
 
 
 def test_noise_of_linen():
-    block = Block(rnnjax.Zoneout(rnnjax.GRU(N), rate=0.5), D, dropout=0.5)
-    variables = variables_of(block)
-    run = functools.partial(block.apply, variables, CLEAN)
-    first = run(rngs={"dropout": jax.random.key(1)})
-    assert largest_difference(first, run(rngs={"dropout": jax.random.key(1)})) == 0
-    assert largest_difference(first, run(rngs={"dropout": jax.random.key(2)})) > 0
-    still = run(rngs={"dropout": jax.random.key(1)}, deterministic=True)
-    assert largest_difference(still, run()) == 0
+    variables = variables_of(NOISY)
+    draw = compiled(lambda key: NOISY.apply(variables, ROWS, rngs={"dropout": key}))
+    first, other = draw(jax.random.key(1)), draw(jax.random.key(2))
+    assert largest_difference(first, draw(jax.random.key(1))) == 0
+    assert largest_difference(first, other) > 0
+    rngs = {"dropout": jax.random.key(1)}
+    still = compiled(lambda: NOISY.apply(variables, ROWS, rngs=rngs, deterministic=True))
+    assert largest_difference(still(), compiled(lambda: NOISY.apply(variables, ROWS))()) == 0
 
 
-def of_nnx(cell=BLOCK.cell, **options):
+def of_nnx(cell, **options):
     return rnnjax.nnx.Block(cell, D, rngs=nnx.Rngs(0), **options)
 
 
 def test_noise_of_nnx():
-    block = of_nnx(rnnjax.Zoneout(rnnjax.GRU(N), rate=0.5), dropout=0.5)
-    assert largest_difference(block(CLEAN), block(CLEAN)) > 0
+    block = of_nnx(NOISY.cell, dropout=0.5)
+    run = nnx.jit(lambda block: block(ROWS))
+    assert largest_difference(run(block), run(block)) > 0
     block.eval()
-    assert largest_difference(block(CLEAN), block(CLEAN)) == 0
-    without = of_nnx()
-    assert largest_difference(without(CLEAN), without(CLEAN)) == 0
+    assert largest_difference(run(block), run(block)) == 0
 
 
 # --- NNX ---
@@ -248,22 +251,32 @@ def test_nnx_is_linen():
     )
     twin = Blocks([Block(cell, D, conv_width=3) for cell in cells])
     variables = as_linen(module)
-    expected = whole(twin, variables, XS, None)
     options = {"seq_lengths": LENGTHS, "mask": HOLES, "resets": RESETS, "return_carry": True}
-    got = module(XS, **options)
-    assert largest_difference(expected, got) < TOLERATED
-    carry, y = module.step(CLEAN[0], got[0], reset=RESETS[0])
-    other = twin.apply(variables, CLEAN[0], got[0], reset=RESETS[0], method="step")
-    assert largest_difference(other, (carry, y)) < TOLERATED
-    graph, state = nnx.split(module)
-    assert largest_difference(nnx.merge(graph, state)(CLEAN), module(CLEAN)) == 0
+
+    def of_nnx(module):
+        carry, ys = module(XS, **options)
+        return carry, ys, module.step(CLEAN[0], carry, reset=RESETS[0])
+
+    def of_linen(variables):
+        carry, ys = whole(twin, variables, XS, None)
+        marks = {"reset": RESETS[0], "method": "step"}
+        return carry, ys, twin.apply(variables, CLEAN[0], carry, **marks)
+
+    got = nnx.jit(of_nnx)(module)
+    assert largest_difference(compiled(of_linen)(variables), got) < TOLERATED
+    merged = nnx.merge(*nnx.split(module))
+    assert largest_difference(nnx.jit(of_nnx)(merged), got) == 0
 
 
 def test_nnx_has_gradients_and_other_norms():
     block = of_nnx(rnnjax.MinLSTM(N), conv_width=None, norm=nnx.LayerNorm)
-    gradients = nnx.grad(lambda block: jnp.mean(block(CLEAN) ** 2))(block)
+
+    def loss(block):
+        carry, ys = block(ROWS, return_carry=True)
+        return jnp.mean(ys**2), carry
+
+    gradients, carry = nnx.jit(nnx.grad(loss, has_aux=True))(block)
     assert all(bool(leaf.any()) for leaf in jax.tree.leaves(gradients))
-    carry, _ = block(CLEAN, return_carry=True)
     assert carry.window is None
 
 
@@ -297,9 +310,6 @@ def test_what_no_block_is_made_of(change, error, match):
         Block(**made).init(jax.random.key(0), CLEAN)
     with pytest.raises(error, match=match):
         rnnjax.nnx.Block(**made, rngs=nnx.Rngs(0))
-
-
-ROWS = CLEAN.swapaxes(0, 1)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ machine they are still those of the work; threads on several cores add up. Valid
 pictures or the last twentieth of the text to train on, is what is drawn, and it chooses the params;
 the test is scored once.
 
-    python -m examples.long_memory                          six cells, 1.5 minutes each
+    python -m examples.long_memory                          six cells, a minute each
     python -m examples.long_memory --task text --cell minlstm --minutes 10
     python -m examples.long_memory --task text --cell minlstm --resume
     python -m examples.long_memory --draw --out examples/results/long_memory
@@ -66,7 +66,7 @@ NAMES = get_args(Name)
 RUNS, RUN = "runs", "run"
 # Of linear cells, what was fastest on one core of a CPU: 196 steps of 50 rows, 64 of 32.
 LINEAR = {"digits": rnnjax.Sequential(hoist=True), "text": rnnjax.Associative()}
-POINTS, QUICK_POINTS = 12, 3  # validations of a run
+POINTS, QUICK_POINTS = 10, 3  # validations of a run
 PASSING = ("out", "resume", "draw", "cell")  # not the run's
 
 
@@ -78,7 +78,7 @@ class Options:
     """Permuted digits, or characters of Tiny Shakespeare."""
     cell: Literal["all", Name] = "all"
     """The cell of the blocks; all: one after the other."""
-    minutes: float = 1.5
+    minutes: float = 1.0
     """Minutes of the processor for the training of each cell."""
     steps: int | None = None
     """Steps of the optimiser for each cell, instead of --minutes."""
@@ -117,15 +117,15 @@ FULL = {
     "text": Options(task="text", features=128, layers=4, batch=32, learning_rate=5e-3),
 }
 SMALL = {
-    "quick": True,
     "features": 16,
     "layers": 2,
-    "steps": 60,
-    "batch": 32,
+    "steps": 100,
     "learning_rate": 1e-2,
+    "average": 0.9,
+    "shift": 0,
 }
 QUICK = {task: replace(options, **SMALL) for task, options in FULL.items()}
-QUICK_CHARACTERS = 200_000
+QUICK_CHARACTERS = 100_000
 
 
 class Arm(NamedTuple):
@@ -318,12 +318,11 @@ def task_of(options: Options) -> Task:
     Raises:
         OptionError: it cannot be read, or does not fill a batch.
     """
-    with blame("--task"):
-        if options.task == "digits":
-            data = "scikit-learn" if options.quick else "digits"
-            return long_memory_tasks.digits(data, options.batch, options.shift, options.seed)
-        data = None if options.quick else "tinyshakespeare"
-        return long_memory_tasks.text(data, QUICK_CHARACTERS, options.batch, options.chunk)
+    if options.task == "digits":
+        data = "scikit-learn" if options.quick else "digits"
+        return long_memory_tasks.digits(data, options.batch, options.shift, options.seed)
+    data = None if options.quick else "tinyshakespeare"
+    return long_memory_tasks.text(data, QUICK_CHARACTERS, options.batch, options.chunk)
 
 
 def lasting(options: Options) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "long_memory"
     # As in the tests, so that they find its programs compiled.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("raise"):
-        for task, cell in (("digits", "lru"), ("text", "mingru")):
+        for task, cell in (("digits", "s5"), ("text", "mingru")):
             long_memory.command(small(out, "--task", task, "--cell", cell))
     return out
 
@@ -38,28 +39,28 @@ def result_of(out, task, cell):
 
 
 def test_a_quick_run_is_compared_with_the_baselines(trained):
-    digits = result_of(trained, "digits", "lru")
+    digits = result_of(trained, "digits", "s5")
     assert set(digits["baselines"]) == {"softmax regression", "nearest picture"}
     assert digits["test"]["accuracy"] > 0.3
     text = result_of(trained, "text", "mingru")
     ((name, nats),) = text["baselines"].items()
     assert name in {f"{order}-gram" for order in long_memory_tasks.ORDERS}
-    assert nats < text["test"]["loss"] < 3.2  # 60 steps do not reach an n-gram
+    assert nats < text["test"]["loss"] < 3.2  # 100 steps do not reach an n-gram
     for result in (digits, text):
         assert result["steps"] == long_memory.QUICK["digits"].steps
         assert result["size"] > 1000
 
 
 def test_the_curve_is_of_the_validation(trained):
-    for task, cell in (("digits", "lru"), ("text", "mingru")):
+    for task, cell in (("digits", "s5"), ("text", "mingru")):
         result = result_of(trained, task, cell)
         minutes, scores = zip(*result["curve"], strict=True)
         assert len(scores) == long_memory.QUICK_POINTS
         assert sorted(minutes) == list(minutes)
         assert minutes[-1] == pytest.approx(result["minutes"])
         best = max(scores) if result["higher_is_better"] else min(scores)
-        every = result["steps"] // long_memory.QUICK_POINTS
-        assert result["best_step"] == every * (1 + scores.index(best))
+        every = math.ceil(result["steps"] / long_memory.QUICK_POINTS)
+        assert result["best_step"] == min(every * (1 + scores.index(best)), result["steps"])
         assert result["test"][result["measure"]] == pytest.approx(best, rel=0.25)
 
 
@@ -68,7 +69,7 @@ def test_a_stopped_run_goes_on_to_the_same_scores(trained, tmp_path, monkeypatch
     out, fit = tmp_path / "run", training.fit
 
     def stopped(*arguments, steps, **options):
-        fit(*arguments, steps=30, **options)
+        fit(*arguments, steps=50, **options)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -91,7 +92,7 @@ def test_the_picture_is_drawn_from_the_files(trained):
     picture.unlink()
     long_memory.command(["--draw", "--out", str(trained)])
     np.testing.assert_array_equal(imread(picture), first)
-    assert first.std() > 0.1
+    assert first.std() > 0.05
     assert first.shape[1] > 1.5 * first.shape[0]  # two panels
 
 

@@ -12,6 +12,7 @@ import optax
 
 from examples import permuted_digits
 from examples.support import deep, texts
+from examples.support.cli import blame
 from examples.support.deep import Deep
 from examples.support.texts import Part, Text
 from rnnjax import training
@@ -61,15 +62,17 @@ def digits(data: Any, batch: int, shift: int, seed: int) -> Task:
     """Read pictures, as ``examples.permuted_digits`` does: the same split and baselines.
 
     Raises:
-        FileNotFoundError: there is no file of MNIST digits; says what to do.
-        ValueError: it is another file, or there are fewer pictures than a batch has.
+        OptionError: there is no file of MNIST digits, or another one, or a batch is too large.
     """
-    parts = permuted_digits.read(data)
+    with blame("--task"):
+        parts = permuted_digits.read(data)
+    with blame("--batch"):
+        options = permuted_digits.Options(batch=batch, shift=shift, seed=seed)
+        batches = permuted_digits.Shifted(parts.train, options)
     levels, baselines = permuted_digits.baselines(parts)
-    options = permuted_digits.Options(batch=batch, shift=shift, seed=seed)
     return Task(
         loss=digits_loss,
-        batches=permuted_digits.Shifted(parts.train, options),
+        batches=batches,
         score=digits_score,
         validation=parts.validation.batch(),
         test=parts.test.batch(),
@@ -107,18 +110,20 @@ def text(data: str | None, characters: int, batch: int, chunk: int) -> Task:
     """Read a text, as ``examples.language_model`` does: the same symbols, test and measure.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is another file, or too short.
+        OptionError: it cannot be read, is another file, or does not fill a batch.
     """
-    read = texts.read(data, "character", characters)
+    with blame("--task"):
+        read = texts.read(data, "character", characters)
     cut = round(len(read.train.tokens) * (1 - HELD_OUT))
     learnt, held_out = (Part(*(a[at] for a in read.train)) for at in (slice(cut), slice(cut, None)))
+    with blame("--batch"):
+        batches = training.TokenStreams(
+            learnt.tokens, starts=learnt.starts, batch_size=batch, chunk=chunk
+        )
     tuning = dataclasses.replace(read, train=learnt, validation=held_out, test=None)
     return Task(
         loss=text_loss,
-        batches=training.TokenStreams(
-            learnt.tokens, starts=learnt.starts, batch_size=batch, chunk=chunk
-        ),
+        batches=batches,
         score=text_score,
         validation=texts.rows(held_out, SPAN),
         test=texts.rows(read.scored, SPAN),

@@ -149,15 +149,15 @@ def draw_panel(ax: Axes, results: Sequence[Result]) -> None:
     """The curves of one task; baselines are lines across, with their names."""
     usual: set[str] = set()
     for result in results:
-        look = LOOKS[result.name]
-        ends = {"label": look.label} if result.name not in usual else {"alpha": 0.55, "lw": 1.2}
+        look, again = LOOKS[result.name], result.name in usual
         usual.add(result.name)
-        ax.plot(*zip(*result.curve, strict=True), color=look.colour, ls=look.stroke, **ends)
+        (line,) = ax.plot(*zip(*result.curve, strict=True), color=look.colour, ls=look.stroke)
+        line.set_label("_" if again else look.label)
         ax.plot(*result.curve[-1], "o", color=look.colour, markersize=4)
     for name, level in results[0].levels.items():
         ax.axhline(level, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        end = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        ax.text(0.99, level, f"{name} {words(results[0].measure, level)}", color=INK, **end)
+        text = f"{name} {words(results[0].measure, level)}"
+        ax.text(0.01, level, text, color=INK, va="bottom", transform=ax.get_yaxis_transform())
     title, label = PANELS[results[0].task]
     ax.set(title=title, xlabel="minutes of the processor", ylabel=label, xlim=(0, None))
     frame(ax, results)

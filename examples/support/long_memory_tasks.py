@@ -115,7 +115,9 @@ def text(data: str | None, characters: int, batch: int, chunk: int) -> Task:
     with blame("--task"):
         read = texts.read(data, "character", characters)
     cut = round(len(read.train.tokens) * (1 - HELD_OUT))
-    learnt, held_out = (Part(*(a[at] for a in read.train)) for at in (slice(cut), slice(cut, None)))
+    learnt, held_out = (
+        Part(read.train.tokens[at], read.train.starts[at]) for at in (slice(cut), slice(cut, None))
+    )
     with blame("--batch"):
         batches = training.TokenStreams(
             learnt.tokens, starts=learnt.starts, batch_size=batch, chunk=chunk

@@ -70,33 +70,43 @@ class Steps(NamedTuple):
                 f"Block: inputs must have features = {features} on their last axis, because the "
                 f"block adds to them; got {jnp.shape(inputs)}. Put a Dense layer in front."
             )
-        given = BlockCarry(None, None) if initial_carry is None else initial_carry
-        if not isinstance(given, BlockCarry):
-            raise TypeError(
-                f"Block: initial_carry must be a BlockCarry; got {type(given).__name__}. Pass what "
-                f"a call with return_carry=True returned."
-            )
         axes = checks.Axes("Block", ("T", "B"), xs.shape[:2])
-        marks = []
-        for name, array in (("mask", mask), ("resets", resets)):
-            array = None if array is None else layout.steps_in(array, "Block", name)
-            checks.booleans(name, array, axes)
-            marks.append(array)
-        rows = [
-            layout.rows_in(tree, "Block", name)
-            for name, tree in (
-                ("initial_carry", given),
-                ("seq_lengths", seq_lengths),
-                ("context", context),
-            )
-        ]
-        checks.lengths(rows[1], axes)
-        valid = valid_steps(marks[0], rows[1], layout.time)
-        return cls(where(valid, xs), rows[0], valid, marks[1], rows[2], layout)
+        mask, resets = (
+            _marks(layout, axes, name, array)
+            for name, array in (("mask", mask), ("resets", resets))
+        )
+        rows = {"initial_carry": _given(initial_carry), "seq_lengths": seq_lengths}
+        rows = {
+            name: layout.rows_in(tree, "Block", name)
+            for name, tree in {**rows, "context": context}.items()
+        }
+        checks.lengths(rows["seq_lengths"], axes)
+        valid = valid_steps(mask, rows["seq_lengths"], layout.time)
+        xs = where(valid, xs)
+        return cls(xs, rows["initial_carry"], valid, resets, rows["context"], layout)
 
     def out(self, carry: BlockCarry, ys: Array) -> tuple[BlockCarry, Array]:
         """Bring a carry and outputs (T, B, D) back; outputs are zero where no step was taken."""
         return self.layout.rows_out(carry), self.layout.steps_out(where(self.mask, ys))
+
+
+def _marks(layout: Layout, axes: checks.Axes, name: str, array: Any) -> Array | None:
+    """Bring a mask or resets into (T, B)."""
+    array = None if array is None else layout.steps_in(array, "Block", name)
+    checks.booleans(name, array, axes)
+    return array
+
+
+def _given(carry: Any) -> BlockCarry:
+    """Return a carry that was passed in, or what stands for the initial one."""
+    if carry is None:
+        return BlockCarry(None, None)
+    if not isinstance(carry, BlockCarry):
+        raise TypeError(
+            f"Block: initial_carry must be a BlockCarry; got {type(carry).__name__}. Pass what a "
+            f"call with return_carry=True returned."
+        )
+    return carry
 
 
 def where(mask: Array | None, xs: Array) -> Array:
@@ -193,7 +203,7 @@ def width(cell: Cell, features: int) -> int:
     """Return the width of a cell's outputs.
 
     Raises:
-        ValueError: they are something else than one vector a step, or ``features`` do not fit.
+        ValueError: they are no single vector a step, or the cell does not read so many features.
     """
     params = jax.eval_shape(lambda key: cell.init(key, features), jax.random.key(0))
     x = jax.ShapeDtypeStruct((features,), jax.dtypes.canonicalize_dtype(float))

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from examples.support import machine
 from examples.support.figures import FAINT, INK
@@ -147,19 +147,23 @@ def draw(results: Sequence[Result]) -> Figure:
 
 def draw_panel(ax: Axes, results: Sequence[Result]) -> None:
     """The curves of one task; baselines are lines across, with their names."""
-    usual: set[str] = set()
-    for result in results:
-        look, again = LOOKS[result.name], result.name in usual
-        usual.add(result.name)
-        (line,) = ax.plot(*zip(*result.curve, strict=True), color=look.colour, ls=look.stroke)
-        line.set_label("_" if again else look.label)
-        ax.plot(*result.curve[-1], "o", color=look.colour, markersize=4)
+    seen: set[str] = set()
+    for result in results:  # of one cell the shorter runs come first
+        look = LOOKS[result.name]
+        label = None if result.name in seen else look.label
+        seen.add(result.name)
+        minutes, scores = zip(*result.curve, strict=True)
+        ax.plot(minutes, scores, color=look.colour, ls=look.stroke, label=label)
+        ax.plot(minutes[-1], scores[-1], "o", color=look.colour, markersize=4)
     for name, level in results[0].levels.items():
         ax.axhline(level, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
         text = f"{name} {words(results[0].measure, level)}"
         ax.text(0.01, level, text, color=INK, va="bottom", transform=ax.get_yaxis_transform())
     title, label = PANELS[results[0].task]
-    ax.set(title=title, xlabel="minutes of the processor", ylabel=label, xlim=(0, None))
+    ax.set(title=title, xlabel="minutes of the processor", ylabel=label, xscale="log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
     frame(ax, results)
     ax.spines[["top", "right"]].set_visible(False)
 

@@ -164,13 +164,13 @@ class Blocks(nn.Module):
     Example:
         >>> import jax, jax.numpy as jnp, rnnjax, rnnjax.linen
         >>> from rnnjax.linen import Block, Blocks
-        >>> deep = Blocks([Block(rnnjax.LRU(8), 4) for _ in range(6)])
+        >>> deep = Blocks([Block(rnnjax.LRU(8), 4) for _ in range(2)])
         >>> inputs = jnp.ones((2, 5, 4))
         >>> variables = deep.init(jax.random.key(0), inputs)
         >>> carries, ys = deep.apply(variables, inputs, return_carry=True)
         >>> carries, y = deep.apply(variables, inputs[:, 0], carries, method="step")
         >>> len(carries), ys.shape, y.shape
-        (6, (2, 5, 4), (2, 4))
+        (2, (2, 5, 4), (2, 4))
     """
 
     blocks: Sequence[Block]

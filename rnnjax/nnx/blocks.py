@@ -170,11 +170,11 @@ class Blocks(nnx.Module):
         >>> from flax import nnx
         >>> from rnnjax.nnx import Block, Blocks
         >>> rngs = nnx.Rngs(0)
-        >>> deep = Blocks([Block(rnnjax.LRU(8), 4, rngs=rngs) for _ in range(6)])
+        >>> deep = Blocks([Block(rnnjax.LRU(8), 4, rngs=rngs) for _ in range(2)])
         >>> carries, ys = deep(jnp.ones((2, 5, 4)), return_carry=True)
         >>> carries, y = deep.step(jnp.ones((2, 4)), carries)
         >>> len(carries), ys.shape, y.shape
-        (6, (2, 5, 4), (2, 4))
+        (2, (2, 5, 4), (2, 4))
     """
 
     def __init__(

@@ -66,7 +66,7 @@ NAMES = get_args(Name)
 RUNS, RUN = "runs", "run"
 # Of linear cells, what was fastest on one core of a CPU: 196 steps of 50 rows, 64 of 32.
 LINEAR = {"digits": rnnjax.Sequential(hoist=True), "text": rnnjax.Associative()}
-POINTS, QUICK_POINTS = 8, 3  # validations of a run
+POINTS, QUICK_POINTS = 6, 3  # validations of a run
 PASSING = ("out", "resume", "draw", "cell")  # not the run's
 
 

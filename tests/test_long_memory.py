@@ -111,7 +111,8 @@ def test_every_cell_and_baseline_stands_in_the_picture(trained):
 # --- what is asked ---
 
 
-def test_the_end_of_the_text_to_train_on_validates():
+def test_the_end_of_the_text_to_train_on_validates(monkeypatch):
+    monkeypatch.setattr(long_memory_tasks, "ngrams", lambda text: {})
     task = long_memory_tasks.text(None, 50_000, batch=4, chunk=16)
     text = texts.read(None, "character", 50_000)
     learnt = round(0.95 * len(text.train.tokens))
@@ -120,6 +121,8 @@ def test_the_end_of_the_text_to_train_on_validates():
     assert len(task.batches) == (learnt - 1) // 4 // 16
     held_out = task.validation.inputs[task.validation.targets >= 0]
     assert len(held_out) == len(text.train.tokens) - learnt - 1
+    everything = long_memory_tasks.text(None, 50_000, batch=4, chunk=16, everything=True)
+    assert len(everything.batches) == (len(text.train.tokens) - 1) // 4 // 16
     scored = task.test.targets[task.test.targets >= 0]
     assert sorted(scored) == sorted(text.scored.tokens[1:])
 

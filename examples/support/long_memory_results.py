@@ -56,7 +56,7 @@ class Result(NamedTuple):
     levels: dict[str, float]  # of the baselines on the validation
     baselines: dict[str, float]  # on the test
     test: dict[str, float]
-    curve: list[list[float]]  # minutes, validation
+    curve: list[list[float]]  # minutes, validation; none where that is learnt from
     options: dict[str, Any]
 
 
@@ -126,9 +126,10 @@ def words(measure: str, score: float) -> str:
 
 def draw_folder(folder: Path) -> None:
     """Draw what a folder holds."""
-    path = folder / PICTURE
-    draw(read(folder)).savefig(path, dpi=150)
-    print(f"See {path}.")
+    path, results = folder / PICTURE, [result for result in read(folder) if result.curve]
+    if results:
+        draw(results).savefig(path, dpi=150)
+        print(f"See {path}.")
 
 
 def draw(results: Sequence[Result]) -> Figure:

@@ -106,8 +106,12 @@ def digits_score(model: Deep, loss: training.Loss, part: Any, params: Any) -> di
 # --- text ---
 
 
-def text(data: str | None, characters: int, batch: int, chunk: int) -> Task:
+def text(
+    data: str | None, characters: int, batch: int, chunk: int, everything: bool = False
+) -> Task:
     """Read a text, as ``examples.language_model`` does: the same symbols, test and measure.
+
+    Its end validates; with ``everything`` that is learnt from, too.
 
     Raises:
         OptionError: it cannot be read, is another file, or does not fill a batch.
@@ -118,9 +122,10 @@ def text(data: str | None, characters: int, batch: int, chunk: int) -> Task:
     learnt, held_out = (
         Part(read.train.tokens[at], read.train.starts[at]) for at in (slice(cut), slice(cut, None))
     )
+    streams = read.train if everything else learnt
     with blame("--batch"):
         batches = training.TokenStreams(
-            learnt.tokens, starts=learnt.starts, batch_size=batch, chunk=chunk
+            streams.tokens, starts=streams.starts, batch_size=batch, chunk=chunk
         )
     tuning = dataclasses.replace(read, train=learnt, validation=held_out, test=None)
     return Task(

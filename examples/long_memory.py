@@ -20,7 +20,7 @@ Every cell has the same minutes, not the same steps: what a step costs counts. M
 that the processor spends on training, compilation included and scoring not: on one core of a busy
 machine they are still those of the work; threads on several cores add up. Validation, 1,000
 pictures or the last twentieth of the text to train on, is what is drawn, and it chooses the params;
-the test is scored once. That twentieth is from the play with which the test begins: a score to set
+the test is scored once. The play that the test begins with begins in that twentieth: a score to set
 beside others' takes ``--everything``, which learns from it as well.
 
     python -m examples.long_memory                          six cells, a minute each

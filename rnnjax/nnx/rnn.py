@@ -1,57 +1,76 @@
-"""Cells as modules of Flax Linen.
-
-``import rnnjax.linen`` needs Flax; nothing else in the library does. The signatures are those of
-``flax.linen.RNN`` and ``flax.linen.Bidirectional``, with mask, resets, context and strategy beside.
-"""
+"""A cell over time as a module of Flax NNX, in one direction or in both."""
 
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
-import jax.numpy as jnp
+import jax
+from flax import nnx
 
 from rnnjax import checks, layer
-from rnnjax.array_typing import Array, Carry, PyTree
+from rnnjax.array_typing import Array, Carry, InDim, Params, PyTree
 from rnnjax.cell import Cell
 from rnnjax.recurrence import Strategy
 from rnnjax.strategies.auto import Auto
 
 
-class RNN(nn.Module):
+class RNN(nnx.Module):
     """Run a cell over time: inputs (…, T, features) → outputs (…, T, …).
 
-    The params of the cell stand under ``"cell"``. Outputs beyond a row's length are zero, and a row
-    of length 0 gives back its initial carry.
+    Outputs beyond a row's length are zero, and a row of length 0 gives back its initial carry.
 
-    Attributes:
+    Args:
         cell: the cell.
+        in_dim: the shape of one input, as in ``cell.init``.
         time_major: time is the first axis of inputs and outputs, else it stands after the batch.
         return_carry: return (carry, outputs), else the outputs alone.
         reverse: run from the last step to the first, each row from its own last valid step.
         keep_order: with ``reverse``, leave the outputs in the order of the inputs; else they come
             in the order in which they were made.
-        feature_axes: how many of the last axes of the inputs are features: more than one for a cell
-            that reads images.
+        deterministic: draw no noise; ``module.eval()`` and ``module.train()`` set it.
         strategy: how to run; a tuple gives each layer of a ``Stack`` its own.
+        rngs: of the params (``params``), and of the noise of a stochastic cell (``dropout``).
+
+    Raises:
+        TypeError: when ``cell`` is not a cell.
+        ValueError: when ``in_dim`` does not fit the cell.
 
     Example:
-        >>> import jax, jax.numpy as jnp, rnnjax, rnnjax.linen
-        >>> rnn = rnnjax.linen.RNN(rnnjax.LSTM(8))
-        >>> inputs, lengths = jnp.ones((2, 5, 4)), jnp.array([5, 3])
-        >>> variables = rnn.init(jax.random.key(0), inputs)
-        >>> rnn.apply(variables, inputs, seq_lengths=lengths).shape
+        >>> import jax.numpy as jnp, rnnjax, rnnjax.nnx
+        >>> from flax import nnx
+        >>> rnn = rnnjax.nnx.RNN(rnnjax.LSTM(8), 4, rngs=nnx.Rngs(0))
+        >>> rnn(jnp.ones((2, 5, 4)), seq_lengths=jnp.array([5, 3])).shape
         (2, 5, 8)
     """
 
-    cell: Cell
-    time_major: bool = False
-    return_carry: bool = False
-    reverse: bool = False
-    keep_order: bool = False
-    feature_axes: int = 1
-    strategy: Strategy | tuple[Strategy, ...] = Auto()
+    def __init__(
+        self,
+        cell: Cell,
+        in_dim: InDim,
+        *,
+        time_major: bool = False,
+        return_carry: bool = False,
+        reverse: bool = False,
+        keep_order: bool = False,
+        deterministic: bool = False,
+        strategy: Strategy | tuple[Strategy, ...] = Auto(),
+        rngs: nnx.Rngs,
+    ):
+        checks.instance("RNN", "cell", cell, Cell, "rnnjax.LSTM(64)")
+        self.cell = nnx.static(cell)
+        self.time_major, self.return_carry = time_major, return_carry
+        self.reverse, self.keep_order = reverse, keep_order
+        self.deterministic = deterministic
+        self.strategy = nnx.static(strategy)
+        params = cell.init(rngs.params(), in_dim)
+        self.params = nnx.data(jax.tree.map(nnx.Param, params))
+        self.rngs = nnx.data(rngs.dropout.fork() if layer.needs_noise(cell, params) else None)
 
-    @nn.compact
+    def cell_params(self) -> Params:
+        """Return the params as ``rnnjax.scan`` and ``rnnjax.step`` take them."""
+        return jax.tree.map(
+            lambda param: param[...], self.params, is_leaf=lambda a: isinstance(a, nnx.Param)
+        )
+
     def __call__(
         self,
         inputs: Array,
@@ -66,6 +85,7 @@ class RNN(nn.Module):
         reverse: bool | None = None,
         keep_order: bool | None = None,
         deterministic: bool | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> Any:
         """Run the cell; what is None is as the module says.
 
@@ -80,7 +100,8 @@ class RNN(nn.Module):
             time_major: as of the module.
             reverse: as of the module.
             keep_order: as of the module.
-            deterministic: draw no noise; None: draw it where ``apply`` has the rng ``"dropout"``.
+            deterministic: as of the module.
+            rngs: of the noise, instead of the module's own.
 
         Returns:
             The outputs, or (carry, outputs).
@@ -89,18 +110,15 @@ class RNN(nn.Module):
             TypeError: an argument of the wrong kind or dtype.
             ValueError: an argument of the wrong shape or value.
         """
-        checks.instance("RNN", "cell", self.cell, Cell, "rnnjax.LSTM(64)")
-        in_dim = jnp.shape(inputs)[-self.feature_axes :]
-        params = self.param("cell", lambda key: self.cell.init(key, in_dim))
-        if deterministic is None:
-            deterministic = not self.has_rng("dropout")
-        draws = not deterministic and layer.needs_noise(self.cell, params)
+        deterministic = self.deterministic if deterministic is None else deterministic
+        stream = self.rngs if rngs is None else rngs
+        stream = stream.dropout if isinstance(stream, nnx.Rngs) else stream
         carry, outputs = layer.run(
             "RNN",
             self.cell,
-            params,
+            self.cell_params(),
             inputs,
-            self.make_rng("dropout") if draws else None,
+            None if deterministic or stream is None else stream(),
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
             mask=mask,
@@ -115,10 +133,10 @@ class RNN(nn.Module):
         return (carry, outputs) if wanted else outputs
 
 
-class Bidirectional(nn.Module):
+class Bidirectional(nnx.Module):
     """Run two RNNs in both directions and merge their outputs.
 
-    Attributes:
+    Args:
         forward_rnn: an ``RNN``.
         backward_rnn: another one, run in reverse.
         merge_fn: (outputs forwards, outputs backwards) → outputs.
@@ -126,19 +144,27 @@ class Bidirectional(nn.Module):
         return_carry: return ((carry forwards, carry backwards), outputs).
 
     Example:
-        >>> import jax, jax.numpy as jnp, rnnjax, rnnjax.linen
-        >>> both = rnnjax.linen.Bidirectional(
-        ...     rnnjax.linen.RNN(rnnjax.GRU(8)), rnnjax.linen.RNN(rnnjax.GRU(8)))
-        >>> outputs, variables = both.init_with_output(jax.random.key(0), jnp.ones((2, 5, 4)))
-        >>> outputs.shape, sorted(variables["params"])
-        ((2, 5, 16), ['backward_rnn', 'forward_rnn'])
+        >>> import jax.numpy as jnp, rnnjax, rnnjax.nnx
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> both = rnnjax.nnx.Bidirectional(
+        ...     rnnjax.nnx.RNN(rnnjax.GRU(8), 4, rngs=rngs),
+        ...     rnnjax.nnx.RNN(rnnjax.GRU(8), 4, rngs=rngs))
+        >>> both(jnp.ones((2, 5, 4))).shape
+        (2, 5, 16)
     """
 
-    forward_rnn: RNN
-    backward_rnn: RNN
-    merge_fn: Callable[[Array, Array], Array] = layer.concatenate
-    time_major: bool = False
-    return_carry: bool = False
+    def __init__(
+        self,
+        forward_rnn: RNN,
+        backward_rnn: RNN,
+        *,
+        merge_fn: Callable[[Array, Array], Array] = layer.concatenate,
+        time_major: bool = False,
+        return_carry: bool = False,
+    ):
+        self.forward_rnn, self.backward_rnn = forward_rnn, backward_rnn
+        self.merge_fn, self.time_major, self.return_carry = merge_fn, time_major, return_carry
 
     def __call__(
         self,

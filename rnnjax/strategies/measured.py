@@ -11,7 +11,7 @@ MEASURED: dict[tuple[float, int, int, int], Sequential] = {
     (4, 16, 128, 128): Sequential(defer=True, merge=True),
     (4, 64, 512, 512): Sequential(defer=True, merge=True),
     (4, 128, 1, 128): Sequential(defer=True, merge=True),
-    (4, 256, 64, 64): Sequential(defer=True),
+    (4, 256, 64, 64): Sequential(defer=True, merge=True),
     (3, 32, 256, 256): Sequential(defer=True, merge=True),
     (3, 1, 128, 128): Sequential(hoist=True, block=16, defer=True),
     (3, 16, 128, 128): Sequential(hoist=True, block=16, defer=True),
@@ -21,7 +21,7 @@ MEASURED: dict[tuple[float, int, int, int], Sequential] = {
     (1, 32, 256, 256): Sequential(defer=True, merge=True),
     (1, 1, 128, 128): Sequential(hoist=True, defer=True),
     (1, 16, 128, 128): Sequential(hoist=True, block=16, defer=True),
-    (1, 64, 512, 512): Sequential(defer=True),
+    (1, 64, 512, 512): Sequential(hoist=True, block=16, defer=True),
     (1, 128, 1, 128): Sequential(defer=True, merge=True),
     (1, 256, 64, 64): Sequential(hoist=True, defer=True),
 }

@@ -290,7 +290,7 @@ def draw(results: Results) -> Figure:
             values = [ratios[label][reads] for label in labels]
             axes.barh(places, values, height=0.22, color=color, label=reads)
         axes.axvline(1, color=pictures.BLACK, linewidth=0.8)
-        axes.set_title(f"{strategy}, {direction}", fontsize=8)
+        axes.set_title(f"{strategy}\n{direction}", fontsize=8)
         axes.set_xlabel("time over that without", fontsize=8)
         axes.tick_params(labelsize=7)
     names = [f"{cell}  T={T:,} B={B} D={D} N={N}" for cell, T, B, D, N in labels]

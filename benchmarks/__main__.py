@@ -157,7 +157,11 @@ def choose_strategy(options: Choose) -> None:
 
 def compare(options: Agree) -> None:
     """Print how far the ratios to the fastest peer of two runs are apart."""
-    apart = disagreements(load(options.first).rows, load(options.second).rows)
+    try:
+        first, second = (load(path).rows for path in (options.first, options.second))
+    except (OSError, ValueError) as error:
+        sys.exit(f"benchmarks agree: {error}")
+    apart = disagreements(first, second)
     if not apart:
         sys.exit("benchmarks agree: the files have no row in common. Pass two of the same sizes.")
     near = sum(difference <= 0.15 for difference in apart)

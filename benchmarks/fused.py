@@ -15,14 +15,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from matplotlib.figure import Figure
 
 import rnnjax
-from benchmarks import pictures, timing, wording
+from benchmarks import pictures, programs, timing, wording
 from benchmarks.benchmark import Benchmark, Options, Table, announced
 from benchmarks.results import Results, Row
 from benchmarks.speed_models import CELLS, Size, ours
+from benchmarks.speed_rows import PASSES, TRAINING
 
 KERNEL, LOOP = "Fused()", "Auto(kernels=False)"
 ROUNDED = 'Fused(product_dtype="bfloat16")'
@@ -31,7 +31,6 @@ RUNS = {
     LOOP: rnnjax.Auto(kernels=False),
     ROUNDED: rnnjax.Fused(product_dtype="bfloat16"),
 }
-PASSES = ("forward", "forward+backward")
 READS: dict[str, tuple[str, ...]] = {
     "all steps": (),
     "mask": ("mask",),
@@ -103,14 +102,13 @@ def program(case: Case, strategy: str, reads: str) -> tuple:
         for k, name in enumerate(READS[reads])
     }
 
-    def forward(params: Any, xs: Any, flags: dict) -> Any:
-        return rnnjax.scan(cell, params, xs, strategy=RUNS[strategy], **flags)[1]
+    def run(params: Any, xs: Any, flags: dict) -> Any:
+        def scan(params: Any, xs: Any) -> Any:
+            return rnnjax.scan(cell, params, xs, strategy=RUNS[strategy], **flags)[1]
 
-    def loss(params: Any, xs: Any, flags: dict) -> Any:
-        return jnp.mean(forward(params, xs, flags) ** 2)
+        return programs.of_pass(case.direction, scan)(params, xs)
 
-    function = forward if case.direction == PASSES[0] else jax.value_and_grad(loss, (0, 1))
-    return function, params, xs, flags
+    return run, params, xs, flags
 
 
 def memory_work(call: Callable[[], Any], repeats: int = 10) -> dict[str, float]:
@@ -128,7 +126,7 @@ def memory_work(call: Callable[[], Any], repeats: int = 10) -> dict[str, float]:
 
 def compilation_row(cell: str, size: tuple[int, int, int, int]) -> Row:
     """Compile a training step in two processes, one after the other, that share an empty cache."""
-    case = Case(cell, Size(*size, "float32"), PASSES[1])
+    case = Case(cell, Size(*size, "float32"), TRAINING)
     with tempfile.TemporaryDirectory() as cache:
         first, again = (_in_new_process(case, cache) for _ in range(2))
     return {
@@ -151,7 +149,7 @@ def _in_new_process(case: Case, cache: str) -> dict[str, Any]:
 
 def compile_here(cell: str, size: tuple) -> None:
     """Compile a training step and print the seconds that it took."""
-    case = Case(cell, Size(*size), PASSES[1])
+    case = Case(cell, Size(*size), TRAINING)
     compiled = timing.compile_program(*program(case, KERNEL, "all steps"))
     print(json.dumps({"seconds": compiled.compile_seconds}))
 
@@ -167,12 +165,7 @@ def _names(case: Case, strategy: str, reads: str) -> Row:
 
 def summarise(rows: list[Row]) -> str:
     """Compare masked and reset sequences with whole ones, and say what the system and g++ take."""
-    sentences = [
-        f"{strategy}, {direction}: of the time without, a mask takes {_spread(rows, key, 'mask')}, "
-        f"resets {_spread(rows, key, 'resets')}, both {_spread(rows, key, 'mask and resets')}."
-        for key in itertools.product((KERNEL, LOOP), PASSES)
-        for strategy, direction in [key]
-    ]
+    sentences = [_costs(rows, *arm) for arm in itertools.product((KERNEL, LOOP), PASSES)]
     sentences += [
         f"{ROUNDED}, {direction}, is {gain} as fast as {KERNEL}."
         for direction in PASSES
@@ -190,8 +183,16 @@ def summarise(rows: list[Row]) -> str:
     return " ".join(sentences)
 
 
-def _spread(rows: list[Row], key: tuple[str, str], reads: str) -> str:
-    return wording.mean_span([ratios[reads] for ratios in _ratios(rows, *key).values()])
+def _costs(rows: list[Row], strategy: str, direction: str) -> str:
+    """Write what a mask, resets and both cost."""
+    every = _ratios(rows, strategy, direction).values()
+    mask, resets, both = (
+        wording.mean_span([ratios[reads] for ratios in every]) for reads in list(READS)[1:]
+    )
+    return (
+        f"{strategy}, {direction}: of the time without, a mask takes {mask}, resets {resets}, "
+        f"both {both}."
+    )
 
 
 def _ratios(rows: list[Row], strategy: str, direction: str) -> dict[tuple, dict[str, float]]:

@@ -72,6 +72,8 @@ def test_two_runs_agree_as_far_as_their_ratios_to_the_fastest_peer_do(tmp_path, 
         results.record("speed", ("jax",), "", rows(*times)).save(tmp_path / name)
     command.main(["agree", *(str(tmp_path / name / "speed.json") for name in ("first", "second"))])
     assert "1 rows: the median differs by 25.0%; 0 rows by at most 15 %" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"benchmarks agree: .*none.json"):
+        command.main(["agree", str(tmp_path / "none.json"), str(tmp_path / "none.json")])
 
 
 def test_a_users_own_cell_is_compared_with_the_loop_that_everybody_writes():

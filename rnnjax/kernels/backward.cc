@@ -4,8 +4,9 @@
 // their recurrent part, where a gate reads the two apart), and dr W_hᵀ goes on to the step before.
 // The cotangents of a block of steps stay in the cache, panel by panel of QUAD vectors, until the
 // gradients of the weights have taken them up: dW_h += hᵀ dr, dW_x += xᵀ du, db += Σ du,
-// dx = du W_xᵀ. Of bfloat16 are the factors of dr W_hᵀ and du W_xᵀ alone. Every entry is summed in the same order for any number of threads. Rows that are
-// masked have no place in a block: the others move together.
+// dx = du W_xᵀ. Of bfloat16 are the factors of dr W_hᵀ and du W_xᵀ alone. Every entry is summed in
+// the same order for any number of threads. Rows that are masked have no place in a block: the
+// others move together.
 
 constexpr int QUAD = 4;
 constexpr int COLUMNS = QUAD * LANES;
@@ -32,8 +33,8 @@ struct Backward {
   const float *states, *memory, *saved, *d_states, *d_memory, *d_last;
   float *d_x, *d_w_x, *d_b, *d_w_h, *d_vectors, *d_carry, *d_initial, *d_streams;
   float *transposed_h, *transposed_x, *sums;
-  int* places;      // (T, B), where rows are masked: the place of each row in its block
-  float* kept[2];   // of a block, where rows are not read in place: hidden vectors and x
+  int* places;     // (T, B), where rows are masked: the place of each row in its block
+  float* kept[2];  // of a block, where rows are not read in place: hidden vectors and x
   float *du[2], *dr[2];  // of two blocks in turn, so that one barrier a block is enough
   Barrier barrier;
 
@@ -284,7 +285,8 @@ static void add_bias(const Backward& f, float* du, int count, Range own, bool be
 
 // dx = du W_xᵀ of some rows of a block and one panel of features.
 template <int ROWS>
-static void input_tile(const Backward& f, const float* du, int at, const int* picked, int p, float* out) {
+static void input_tile(const Backward& f, const float* du, int at, const int* picked, int p,
+                       float* out) {
   vec sums[WIDE_X][ROWS] = {};
   for (int q = 0; q < QUADS; q++) {
     const float* rows[ROWS];

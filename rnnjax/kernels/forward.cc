@@ -107,7 +107,8 @@ INLINE const float* hidden_before(const Forward& f, int i, int b) {
 }
 
 template <int ROWS>
-static void multiply_tile(const Forward& f, Range rows, int i, const int* picked, int p, Tile& tile) {
+static void multiply_tile(const Forward& f, Range rows, int i, const int* picked, int p,
+                          Tile& tile) {
   const float *h[ROWS], *x[ROWS];
   vec sums[WIDE][ROWS];
   for (int r = 0; r < ROWS; r++) h[r] = hidden_before(f, i, picked[r]);

@@ -135,7 +135,8 @@ constexpr size_t depth(size_t K) { return BFLOAT16 ? (K + 1) / 2 : K; }
 
 // sums[v][r] += row r of K entries times a panel (depth(K), WIDE vectors).
 template <int K, int WIDE, int ROWS>
-INLINE void multiply(const float* const (&rows)[ROWS], const float* panel, vec (&sums)[WIDE][ROWS]) {
+INLINE void multiply(const float* const (&rows)[ROWS], const float* panel,
+                     vec (&sums)[WIDE][ROWS]) {
 #if BFLOAT16
   alignas(64) uint16_t rounded[ROWS][K / LANES * LANES + LANES];
   for (int r = 0; r < ROWS; r++)

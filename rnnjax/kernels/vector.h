@@ -89,7 +89,9 @@ INLINE halves round_to_halves(vec x) {
 #endif
 }
 
-INLINE vec pair(vec first, vec second) { return (vec)(upper_half(first) >> 16 | upper_half(second)); }
+INLINE vec pair(vec first, vec second) {
+  return (vec)(upper_half(first) >> 16 | upper_half(second));
+}
 
 // sum + w₀ x₀ + w₁ x₁.
 INLINE vec add_pairs(vec sum, vec w, vec x) {

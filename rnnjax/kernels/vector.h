@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if BFLOAT16 && defined(__AVX512BF16__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -126,49 +126,78 @@ INLINE float sum(vec x) {
   return total;
 }
 
-// 2^n for −150 ≤ n ≤ 128, in two factors, because of the denormal results and of 2^128.
-INLINE vec scale(vec x, vec n) {
-  truth whole = __builtin_convertvector(n, truth), half = whole >> 1;
-  vec first = (vec)((half + 127) << 23), second = (vec)((whole - half + 127) << 23);
-  return x * first * second;
+// One instruction each, which compilers do not find for a constant: the second where either is NaN.
+#if defined(__AVX512F__)
+INLINE vec lower(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE vec higher(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX__)
+INLINE vec lower(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE vec higher(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
+INLINE vec lower(vec a, vec b) { return choose(a < b, a, b); }
+INLINE vec higher(vec a, vec b) { return choose(a > b, a, b); }
+#endif
+
+// x, but between two numbers, of which the first is the lower; NaN passes.
+INLINE vec between(float low, vec x, float high) {
+  return lower(fill(high), higher(fill(low), x));
 }
 
-// Cephes' polynomial on |r| ≤ log(2) / 2, as in XLA and Eigen.
-INLINE vec exponential(vec x) {
-  vec y = minimum(maximum(x, fill(-104.f)), fill(89.f));
-  vec shifted = y * fill(1.44269504088896341f) + fill(12582912.f);
-  vec n = shifted - fill(12582912.f);
-  vec r = y - n * fill(0.693359375f);
-  r = r + n * fill(2.12194440e-4f);
+// x = n log 2 + r, |r| ≤ log(2) / 2.
+struct Reduced {
+  truth bits;  // of them the lowest nine are those of n
+  vec r;
+};
+
+INLINE Reduced reduce(vec x) {
+  const vec magic = fill(12582912.f);  // 1.5 · 2²³, beside which nothing is left of a fraction
+  vec shifted = x * fill(1.44269504088896341f) + magic, n = shifted - magic;
+  vec r = x - n * fill(0.693359375f);
+  return {(truth)shifted, r + n * fill(2.12194440e-4f)};
+}
+
+// exp(r) by Cephes' polynomial, as in XLA and Eigen.
+INLINE vec exponential_of_reduced(vec r) {
   vec p = fill(1.9875691500e-4f);
   p = p * r + fill(1.3981999507e-3f);
   p = p * r + fill(8.3334519073e-3f);
   p = p * r + fill(4.1665795894e-2f);
   p = p * r + fill(1.6666665459e-1f);
   p = p * r + fill(5.0000001201e-1f);
-  p = p * (r * r) + (r + fill(1.f));
-  return choose(is_nan(x), x, scale(p, n));
+  return p * (r * r) + (r + fill(1.f));
 }
 
-INLINE vec logistic(vec x) { return fill(1.f) / (fill(1.f) + exponential(-x)); }
+// 2^n for −127 < n < 128, of which the lowest nine bits count.
+INLINE vec power_of_2(truth n) { return (vec)((n + 127) << 23); }
 
-// Eigen's rational function, as in XLA; x itself where it is the nearest float, ±1 likewise.
+// 2^n takes two factors, because of denormal results and of 2^128.
+INLINE vec exponential(vec x) {
+  Reduced y = reduce(between(-104.f, x, 89.f));
+  truth half = y.bits << 23 >> 24;
+  return exponential_of_reduced(y.r) * power_of_2(half) * power_of_2(y.bits - half);
+}
+
+// 1 / (1 + exp(−x)), with 2 · 2^(n−1) for the 2^n of the exponential, which may be 2^128; below
+// exp(−80) nothing of it is left beside 1.
+INLINE vec logistic(vec x) {
+  Reduced y = reduce(between(-80.f, -x, 89.f));
+  vec half = exponential_of_reduced(y.r) * power_of_2(y.bits - 1);
+  return fill(1.f) / (half * fill(2.f) + fill(1.f));
+}
+
+// x (p(x²) / q(x²) + a), fitted for the least relative error (2e-8) on |x| ≤ 8.9; beyond, it passes
+// ±1, where it is cut. With a part of the sum taken out of the fraction less of it is rounded.
 INLINE vec hyperbolic_tangent(vec x) {
-  vec y = minimum(maximum(x, fill(-7.90531110763549805f)), fill(7.90531110763549805f));
-  vec s = y * y, p = fill(-2.76076847742355e-16f);
-  p = p * s + fill(2.00018790482477e-13f);
-  p = p * s + fill(-8.60467152213735e-11f);
-  p = p * s + fill(5.12229709037114e-08f);
-  p = p * s + fill(1.48572235717979e-05f);
-  p = p * s + fill(6.37261928875436e-04f);
-  p = (p * s + fill(4.89352455891786e-03f)) * y;
-  vec q = fill(1.19825839466702e-06f);
-  q = q * s + fill(1.18534705686654e-04f);
-  q = q * s + fill(2.26843463243900e-03f);
-  q = q * s + fill(4.89352518554385e-03f);
-  vec size = absolute(x);
-  vec small = choose(size < fill(4e-4f), x, p / q);
-  return choose(size > fill(9.01f), with_sign(fill(1.f), x), small);
+  vec y = between(-9.2f, x, 9.2f), s = y * y;
+  vec p = fill(1.5085323e-5f), q = fill(7.87716033e-7f);
+  p = p * s + fill(3.05921608e-3f);
+  p = p * s + fill(1.2583828e-1f);
+  p = p * s + fill(9.82737243e-1f);
+  q = q * s + fill(3.30359966e-4f);
+  q = q * s + fill(2.59192809e-2f);
+  q = q * s + fill(4.67237175e-1f);
+  q = q * s + fill(1.f);
+  return between(-1.f, y * (p / q + fill(1.72627065e-2f)), 1.f);
 }
 
 // What cells seldom use, lane by lane from the C library.

@@ -39,7 +39,7 @@ typedef std::chrono::steady_clock Clock;
 struct Barrier {
   alignas(64) std::atomic<int> arrived{0};
   alignas(64) std::atomic<int> round{0};
-  std::atomic<int64_t> held_up{0};  // for so many nanoseconds, of all threads
+  std::atomic<int64_t> held_up{0};  // for so many nanoseconds, of all threads, once all were there
 
   void wait(int threads) {
     if (threads == 1) return;
@@ -59,7 +59,7 @@ struct Barrier {
   void wait_long(int now) {
     auto begin = Clock::now();
     while (round.load(std::memory_order_acquire) == now) std::this_thread::yield();
-    held_up += std::chrono::nanoseconds(Clock::now() - begin).count();
+    if (now > 0) held_up += std::chrono::nanoseconds(Clock::now() - begin).count();
   }
 };
 
@@ -77,30 +77,27 @@ INLINE Range share(int n, int thread, int threads) {
 INLINE bool split_units(int rows, int threads) { return rows < 6 * threads; }
 
 // Threads that wait for each other at every step are all held up by one that has to share its core.
-// After a call that was spent so, the next ones are left to one thread.
-enum { CALLS_ALONE = 64 };
-static std::atomic<int> alone{0};
+// After a call that was spent so, calls are left to one thread for a while.
+constexpr std::chrono::milliseconds ALONE{50};
+static std::atomic<Clock::time_point> alone_until{Clock::time_point::min()};
 
 // So many threads that a step of each is worth the wait for the others.
 INLINE int useful_threads(int rows, int panels) {
   double flops = 2.0 * rows * N * GN;
   int most = flops < 4e4 ? 1 : (int)std::min(flops / 2e4, (double)cores());
   if (!split_units(rows, most)) return most;
-  if (alone.load(std::memory_order_relaxed) > 0) {
-    alone.fetch_sub(1, std::memory_order_relaxed);
-    return 1;
-  }
-  return std::min(most, panels);
+  return Clock::now() < alone_until.load(std::memory_order_relaxed) ? 1 : std::min(most, panels);
 }
 
 template <class Loop>
 INLINE void run_parallel(Work work, Loop& loop, int panels) {
   auto begin = Clock::now();
   parallel(work, &loop, useful_threads(loop.travel.B, panels));
-  auto spent = std::chrono::nanoseconds(Clock::now() - begin).count();
+  auto end = Clock::now();
+  auto spent = std::chrono::nanoseconds(end - begin).count();
   bool waiting = loop.barrier.held_up > spent * loop.threads / 4;
   if (waiting && split_units(loop.travel.B, loop.threads))
-    alone.store(CALLS_ALONE, std::memory_order_relaxed);
+    alone_until.store(end + ALONE, std::memory_order_relaxed);
 }
 
 // Calls tile(picked, height) for the rows that the mask leaves, if there is one, cut as evenly as

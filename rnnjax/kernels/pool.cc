@@ -5,6 +5,7 @@
 // thread; a kernel computes the same bits with any number of threads.
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cfenv>
@@ -42,6 +43,7 @@ struct Pool {
   Work work;
   void* context;
   int threads;
+  int core;              // that the caller runs on
   std::fenv_t rounding;  // of the caller: XLA flushes denormals to zero
 
   // The life of a thread, which begins after so many jobs.
@@ -54,11 +56,21 @@ struct Pool {
         wake.wait(held, [&] { return job.load(std::memory_order_acquire) != seen; });
       }
       if (thread < threads) {
+        if (sched_getcpu() == core) leave_core();
         std::fesetenv(&rounding);
         work(thread, threads, context);
       }
       left.fetch_sub(1, std::memory_order_release);
     }
+  }
+
+  // A thread is often woken on the core of the one that wakes it. Two that wait for each other at
+  // every step would share it until the system sees another that is idle, milliseconds later.
+  void leave_core() {
+    cpu_set_t others;
+    if (sched_getaffinity(getpid(), sizeof others, &others)) return;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others)) sched_setaffinity(0, sizeof others, &others);
   }
 
   // Has so many helpers, or as many as the system allows.
@@ -78,7 +90,7 @@ struct Pool {
     if (count <= 1) return function(0, 1, its_context);
     int seen = job.load();
     count = 1 + hire(count - 1, seen);
-    work = function, context = its_context, threads = count;
+    work = function, context = its_context, threads = count, core = sched_getcpu();
     std::fegetenv(&rounding);
     left.store(helpers, std::memory_order_relaxed);
     {

@@ -159,12 +159,12 @@ def test_factors_of_products_may_be_rounded(flags, monkeypatch):
     ],
 )
 def test_rounded_gradients_of_several_blocks(cell, told, in_dim):
-    """Of 264 and 143 rows. Where inputs are few, dx is of exact factors."""
+    """Of 264 and 143 rows. A factor that is nearly a tie may be rounded the other way."""
     params, xs = arguments(cell, 37, 11, in_dim)
     for options in ({}, {"reverse": True}):
-        _, (got, _) = value_and_grads(cell, params, xs, ROUNDED, **options)
-        _, (expected, _) = value_and_grads(told, params, xs, rnnjax.Sequential(), **options)
-        assert largest_difference(expected, got) < 1e-4
+        got = value_and_grads(cell, params, xs, ROUNDED, **options)
+        expected = value_and_grads(told, params, xs, rnnjax.Sequential(), **options)
+        assert largest_difference(expected, got) < TOLERANCE["bfloat16"] / 4
 
 
 def test_gradients_of_weights_are_products_of_rounded_factors():

@@ -7,9 +7,9 @@
 // dx = du W_xᵀ. Every entry is summed in the same order for any number of threads. Rows that are
 // masked have no place in a block: the others move together.
 //
-// Of bfloat16 are the factors of all these products, and Σ du stays float32. du and dr are rounded
-// once, where they are made. Products over columns read them so; those over rows, which are the
-// gradients of the weights, want two rows in a lane, and a block is interleaved for them.
+// Of bfloat16 are the factors of all these products. du and dr are rounded once, where they are
+// made, and db takes up what they were. Products over columns read them so; those over rows, which
+// are the gradients of the weights, want two rows in a lane: a block is interleaved for them.
 
 constexpr int QUAD = 4;
 constexpr int COLUMNS = QUAD * LANES;
@@ -28,10 +28,12 @@ constexpr int FIT_X = (REGISTERS - WIDE_X - 1) / WIDE_X;
 constexpr int HIGHEST_X = FIT_X > 8 ? 8 : FIT_X;
 constexpr int HIGHEST_W = (REGISTERS - QUAD - 1) / QUAD;
 
-// Cotangents of the preactivations of a block, panel by panel.
+// What is summed up row by row: cotangents of vectors, and of biases where du is rounded.
+constexpr int SUMS = VECTORS + (BFLOAT16 && D ? G : 0);
+
+// Of the preactivations of a block, panel by panel; without gates apart dr is du.
 struct Cotangents {
-  float* exact;     // du as it was computed
-  factor *du, *dr;  // as products read them; of float32 du is exact, without gates apart dr is du
+  factor *du, *dr;
 };
 
 struct Backward {
@@ -144,6 +146,15 @@ static void pass_back_units(const Backward& f, int i, int b, int j) {
 // and not side by side where rows between them are masked.
 INLINE bool gathers(const Travel& travel) { return travel.mask || travel.resets; }
 
+INLINE float* row_sum(const Backward& f, int b, int k, int j) {
+  return f.sums + ((size_t)b * SUMS + k) * BLOCKS * LANES + j;
+}
+
+INLINE void add_to_sum(const Backward& f, int b, int k, int j, vec x) {
+  float* sum = row_sum(f, b, k, j);
+  store(sum, load(sum) + x);
+}
+
 // The derivative of one step of one row, for hidden units [j, j + LANES).
 static void pull_back_units(const Backward& f, const Block& block, int i, int b, int j,
                             const Cotangents& d) {
@@ -172,15 +183,12 @@ static void pull_back_units(const Backward& f, const Block& block, int i, int b,
     vec of_u = APART[g] < 0 ? of_r : zero_beyond<N>(d_v[APART[g]], j);
     store_factors(slot(f, d.dr, at, place), of_r);
     if (APART_COUNT) store_factors(slot(f, d.du, at, place), of_u);
-    if (BFLOAT16) store(slot(f, d.exact, at, place), of_u);
+    if (BFLOAT16 && f.d_b) add_to_sum(f, b, VECTORS + g, j, of_u);
   }
   if (f.d_streams)
     for (int k = 0; k < STREAMS; k++) store_some<N>(f.d_streams + (row * STREAMS + k) * N, j, d_s[k]);
-  if (f.sums)
-    for (int k = 0; k < VECTORS; k++) {
-      float* sum = f.sums + ((size_t)b * VECTORS + k) * BLOCKS * LANES + j;
-      store(sum, load(sum) + d_vectors[k]);
-    }
+  if (f.d_vectors)
+    for (int k = 0; k < VECTORS; k++) add_to_sum(f, b, k, j, d_vectors[k]);
   if (gathers(travel)) store_some<N>(f.kept[0] + (size_t)at * N, j, c[HIDDEN]);
 }
 
@@ -293,12 +301,12 @@ static void add_weights(const Backward& f, Rows a, int width, const float* du, R
     });
 }
 
-static void add_bias(const Backward& f, float* du, int count, Range own, bool begin) {
+static void add_bias(const Backward& f, const factor* du, int count, Range own, bool begin) {
   for (int v = own.begin; v < own.end; v++) {
     int j = v % BLOCKS * LANES;
     float* gate = f.d_b + v / BLOCKS * N;
     vec total = begin ? fill(0.f) : load_some<N>(gate, j);
-    for (int row = 0; row < count; row++) total += load(slot(f, du, row, v));
+    for (int row = 0; row < count; row++) total += load_factors(slot(f, du, row, v));
     store_some<N>(gate, j, total);
   }
 }
@@ -322,12 +330,13 @@ static void input_tile(const Backward& f, const factor* du, int at, const int* p
     }
 }
 
-static void narrow_input(const Backward& f, float* du, int at, float* out) {
+static void narrow_input(const Backward& f, const factor* du, int at, float* out) {
   for (int d = 0; d < D; d++) {
     vec total[2] = {};
     for (int v = 0; v < VECTORS_OF_GATES; v++) {
       const float* gate = f.w_x + (size_t)d * GN + v / BLOCKS * N;
-      total[v % 2] += load(slot(f, du, at, v)) * load_some<N>(gate, v % BLOCKS * LANES);
+      vec w = as_factors(load_some<N>(gate, v % BLOCKS * LANES));
+      total[v % 2] += load_factors(slot(f, du, at, v)) * w;
     }
     out[d] = sum(total[0] + total[1]);
   }
@@ -343,7 +352,7 @@ static void input_gradients(const Backward& f, const Block& block, const Cotange
     if (mask && !mask[row])
       std::memset(out + (size_t)row * D, 0, D * sizeof(float));
     else if (NARROW)
-      narrow_input(f, d.exact, place(f, block, row), out + (size_t)row * D);
+      narrow_input(f, d.du, place(f, block, row), out + (size_t)row * D);
   if (NARROW) return;
   for (int p = 0; p < PANELS_X; p++)
     for_tiles<HIGHEST_X>(own, mask, [&](const int* picked, int height) {
@@ -428,18 +437,17 @@ static void gradients(const Backward& f, const Block& block, const Cotangents& d
   if (f.d_w_h) add_weights(f, of.h, N, of.dr, share(N, thread, threads), f.d_w_h, begin);
   if (!D) return;
   if (f.d_w_x) add_weights(f, of.x, D, of.du, share(D, thread, threads), f.d_w_x, begin);
-  if (f.d_b) add_bias(f, d.exact, rows, share(VECTORS_OF_GATES, thread, threads), begin);
+  if (f.d_b && !BFLOAT16) add_bias(f, d.du, rows, share(VECTORS_OF_GATES, thread, threads), begin);
   if (f.d_x) input_gradients(f, block, d, share(block.rows, thread, threads));
 }
 
-static void sum_vectors(const Backward& f, Range own) {
-  for (int k = 0; k < VECTORS; k++)
-    for (int block = own.begin; block < own.end; block++) {
-      vec total = fill(0.f);
-      for (int b = 0; b < f.travel.B; b++)
-        total += load(f.sums + (((size_t)b * VECTORS + k) * BLOCKS + block) * LANES);
-      store_some<N>(f.d_vectors + k * N, block * LANES, total);
-    }
+// The k-th vector that was summed up row by row, of all rows.
+static void add_sums(const Backward& f, int k, float* out, Range own) {
+  for (int block = own.begin; block < own.end; block++) {
+    vec total = fill(0.f);
+    for (int b = 0; b < f.travel.B; b++) total += load(row_sum(f, b, k, block * LANES));
+    store_some<N>(out, block * LANES, total);
+  }
 }
 
 // The place of each row that is not masked, counted from the first of its block.
@@ -469,7 +477,7 @@ static void prepare(Backward& f, int thread) {
     std::memset(f.d_carry, 0, carry);
   if (f.d_initial) std::memset(f.d_initial, 0, carry);
   if (f.sums)
-    std::memset(f.sums, 0, sizeof(float) * f.travel.B * VECTORS * BLOCKS * LANES);
+    std::memset(f.sums, 0, sizeof(float) * f.travel.B * SUMS * BLOCKS * LANES);
   // What no gate fills of the last QUAD is read by the products.
   for (int v = VECTORS_OF_GATES; v < QUADS * QUAD; v++)
     for (int row = 0; row < f.block_rows(); row++)
@@ -516,19 +524,17 @@ static void run(int thread, int threads, void* context) {
     // What is kept of a block has no second buffer. Once it is paired nobody reads it.
     if (gathers(travel) && !BFLOAT16) f.barrier.wait(threads);
   }
-  if (f.d_vectors) sum_vectors(f, share(BLOCKS, thread, threads));
+  Range own = share(BLOCKS, thread, threads);
+  for (int k = 0; f.d_vectors && k < VECTORS; k++) add_sums(f, k, f.d_vectors + k * N, own);
+  for (int g = 0; f.d_b && VECTORS + g < SUMS; g++) add_sums(f, VECTORS + g, f.d_b + g * N, own);
 }
 
 // How many floats of scratch memory a call needs.
 extern "C" int64_t scratch(int64_t T, int64_t B, int64_t block) {
   int64_t rows = block * B, kinds = APART_COUNT ? 2 : 1;
-  int64_t cotangents = 2 * kinds * depth(rows * DEPTH), pairs = 0;
-  if (BFLOAT16) {
-    cotangents += 2 * rows * DEPTH;
-    pairs = depth(rows) * (kinds * DEPTH + N + D);
-  }
-  return (int64_t)DEPTH * LANES * (PANELS_H * WIDE_H + PANELS_X * WIDE_X) + cotangents + pairs +
-         rows * (N + D) + T * B + B * VECTORS * BLOCKS * LANES;
+  int64_t pairs = BFLOAT16 ? depth(rows) * (kinds * DEPTH + N + D) : 0;
+  return (int64_t)DEPTH * LANES * (PANELS_H * WIDE_H + PANELS_X * WIDE_X) +
+         2 * kinds * depth(rows * DEPTH) + pairs + rows * (N + D) + T * B + B * SUMS * BLOCKS * LANES;
 }
 
 extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
@@ -575,8 +581,7 @@ extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
   f.transposed_h = take((size_t)PANELS_H * DEPTH * WIDE_H * LANES);
   f.transposed_x = take((size_t)PANELS_X * DEPTH * WIDE_X * LANES);
   for (Cotangents& d : f.cotangents) {
-    d.exact = take(block);
-    d.du = BFLOAT16 ? (factor*)take(depth(block)) : (factor*)d.exact;
+    d.du = (factor*)take(depth(block));
     d.dr = APART_COUNT ? (factor*)take(depth(block)) : d.du;
   }
   f.kept[0] = take((size_t)f.block_rows() * N);
@@ -589,7 +594,7 @@ extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
     f.pairs_x = take(pairs * D);
   }
   f.places = (int*)take((size_t)f.travel.T * f.travel.B);
-  f.sums = f.d_vectors ? rest : nullptr;
+  f.sums = SUMS ? rest : nullptr;
   run_parallel(run, f, PANELS_H);
   return nullptr;
 }

@@ -149,6 +149,19 @@ INLINE void store_factors(factor* p, vec x) {
 #endif
 }
 
+// The nearest numbers that factors can be.
+INLINE vec as_factors(vec x) { return BFLOAT16 ? (vec)upper_half(x) : x; }
+
+INLINE vec load_factors(const factor* p) {
+#if BFLOAT16
+  halves rounded;
+  std::memcpy(&rounded, p, sizeof(rounded));
+  return (vec)(__builtin_convertvector(rounded, words) << 16);
+#else
+  return load(p);
+#endif
+}
+
 // The k-th factor of a row in every lane; of bfloat16 the k-th two.
 INLINE vec fill_factor(const void* row, size_t k) {
 #if BFLOAT16

@@ -36,8 +36,7 @@ class Fused(Strategy):
     Args:
         product_dtype: to what the factors of products are rounded: ``"float32"``, not at all; or
             ``"bfloat16"``, half the bytes and one instruction for two products where the CPU has
-            it. Sums, the carry and ``update`` stay float32, and so do the factors of dx where
-            there are no more than four features.
+            it. Sums, the carry and ``update`` stay float32.
 
     Raises:
         ValueError: when ``product_dtype`` is another; from ``scan``, when no kernel can be

@@ -157,7 +157,7 @@ INLINE void add_to_sum(const Backward& f, int b, int k, int j, vec x) {
 
 // The derivative of one step of one row, for hidden units [j, j + LANES).
 static void pull_back_units(const Backward& f, const Block& block, int i, int b, int j,
-                            const Cotangents& d) {
+                            Cotangents d) {
   const Travel& travel = f.travel;
   size_t row = travel.row(i, b), past = travel.row(i - 1, b);
   bool reset = travel.reset(i, b);
@@ -194,7 +194,7 @@ static void pull_back_units(const Backward& f, const Block& block, int i, int b,
 
 // One step of some rows, for some hidden units.
 static void pull_back_rows(const Backward& f, const Block& block, int i, Range rows, Range units,
-                           const Cotangents& d) {
+                           Cotangents d) {
   for (int b = rows.begin; b < rows.end; b++) {
     bool masked = f.travel.masked(i, b);
     for (int j = units.begin; j < units.end; j += LANES)
@@ -343,8 +343,7 @@ static void narrow_input(const Backward& f, const factor* du, int at, float* out
 }
 
 // dx of some rows of a block; zeros where they are masked.
-static void input_gradients(const Backward& f, const Block& block, const Cotangents& d,
-                            Range own) {
+static void input_gradients(const Backward& f, const Block& block, Cotangents d, Range own) {
   size_t first = (size_t)block.first_time * f.travel.B;
   const bool* mask = f.travel.mask ? f.travel.mask + first : nullptr;
   float* out = f.d_x + first * D;
@@ -374,6 +373,7 @@ static Rows hidden_rows(const Backward& f, const Block& block) {
   return {carry, border, f.states + (size_t)past * f.plane(), rows - border};
 }
 
+// The inputs likewise.
 static Rows input_rows(const Backward& f, const Block& block) {
   const float* x = f.travel.mask ? f.kept[1] : f.x + (size_t)block.first_time * f.travel.B * D;
   return {x, count_rows(f, block), x, 0};
@@ -393,7 +393,8 @@ static void pair_rows(Rows a, float* pairs, Range own) {
 }
 
 // The same of rows that are rounded, panel by panel.
-static void pair_panels(const Backward& f, const factor* panels, int rows, float* pairs, Range own) {
+static void pair_panels(const Backward& f, const factor* panels, int rows, float* pairs,
+                        Range own) {
   for (int q = 0; q < QUADS; q++)
     for (int k = own.begin; k < own.end; k++)
       for (int s = 0; s < QUAD; s++) {
@@ -405,7 +406,7 @@ static void pair_panels(const Backward& f, const factor* panels, int rows, float
       }
 }
 
-static void pair_factors(const Backward& f, const Block& block, const Cotangents& d, int thread) {
+static void pair_factors(const Backward& f, const Block& block, Cotangents d, int thread) {
   int rows = count_rows(f, block);
   Range own = share(depth(rows), thread, f.threads);
   if (f.d_w_h) pair_rows<N>(hidden_rows(f, block), f.pairs_h, own);
@@ -421,17 +422,17 @@ struct Factors {
   const float *dr, *du;
 };
 
-static Factors factors(const Backward& f, const Block& block, const Cotangents& d) {
+static Factors factors(const Backward& f, const Block& block, Cotangents d) {
 #if BFLOAT16
   int pairs = depth(count_rows(f, block));
-  return {{f.pairs_h, pairs, f.pairs_h, 0}, {f.pairs_x, pairs, f.pairs_x, 0}, f.pairs_dr, f.pairs_du};
+  Rows h = {f.pairs_h, pairs, f.pairs_h, 0}, x = {f.pairs_x, pairs, f.pairs_x, 0};
+  return {h, x, f.pairs_dr, f.pairs_du};
 #else
   return {hidden_rows(f, block), input_rows(f, block), d.dr, d.du};
 #endif
 }
 
-static void gradients(const Backward& f, const Block& block, const Cotangents& d, int thread,
-                      bool begin) {
+static void gradients(const Backward& f, const Block& block, Cotangents d, int thread, bool begin) {
   int rows = count_rows(f, block), threads = f.threads;
   Factors of = factors(f, block, d);
   if (f.d_w_h) add_weights(f, of.h, N, of.dr, share(N, thread, threads), f.d_w_h, begin);
@@ -502,7 +503,7 @@ static void run(int thread, int threads, void* context) {
   int turn = 0;
   for (int end = travel.T; end > 0; end -= f.block, turn++) {
     Block block = block_before(f, end);
-    const Cotangents& d = f.cotangents[turn % 2];
+    Cotangents d = f.cotangents[turn % 2];
     for (int i = end - 1; i >= block.begin; i--) {
       pull_back_rows(f, block, i, rows, units, d);
       if (by_units) f.barrier.wait(threads);
@@ -534,7 +535,8 @@ extern "C" int64_t scratch(int64_t T, int64_t B, int64_t block) {
   int64_t rows = block * B, kinds = APART_COUNT ? 2 : 1;
   int64_t pairs = BFLOAT16 ? depth(rows) * (kinds * DEPTH + N + D) : 0;
   return (int64_t)DEPTH * LANES * (PANELS_H * WIDE_H + PANELS_X * WIDE_X) +
-         2 * kinds * depth(rows * DEPTH) + pairs + rows * (N + D) + T * B + B * SUMS * BLOCKS * LANES;
+         2 * kinds * depth(rows * DEPTH) + pairs + rows * (N + D) + T * B +
+         B * SUMS * BLOCKS * LANES;
 }
 
 extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {

@@ -4,9 +4,12 @@
 // their recurrent part, where a gate reads the two apart), and dr W_hᵀ goes on to the step before.
 // The cotangents of a block of steps stay in the cache, panel by panel of QUAD vectors, until the
 // gradients of the weights have taken them up: dW_h += hᵀ dr, dW_x += xᵀ du, db += Σ du,
-// dx = du W_xᵀ. Of bfloat16 are the factors of dr W_hᵀ and du W_xᵀ alone. Every entry is summed in
-// the same order for any number of threads. Rows that are masked have no place in a block: the
-// others move together.
+// dx = du W_xᵀ. Every entry is summed in the same order for any number of threads. Rows that are
+// masked have no place in a block: the others move together.
+//
+// Of bfloat16 are the factors of all these products. du and dr are rounded once, where they are
+// made, and db takes up what they were. Products over columns read them so; those over rows, which
+// are the gradients of the weights, want two rows in a lane: a block is interleaved for them.
 
 constexpr int QUAD = 4;
 constexpr int COLUMNS = QUAD * LANES;
@@ -25,6 +28,14 @@ constexpr int FIT_X = (REGISTERS - WIDE_X - 1) / WIDE_X;
 constexpr int HIGHEST_X = FIT_X > 8 ? 8 : FIT_X;
 constexpr int HIGHEST_W = (REGISTERS - QUAD - 1) / QUAD;
 
+// What is summed up row by row: cotangents of vectors, and of biases where du is rounded.
+constexpr int SUMS = VECTORS + (BFLOAT16 && D ? G : 0);
+
+// Of the preactivations of a block, panel by panel; without gates apart dr is du.
+struct Cotangents {
+  factor *du, *dr;
+};
+
 struct Backward {
   Travel travel;
   int block;  // steps of a block
@@ -35,7 +46,8 @@ struct Backward {
   float *transposed_h, *transposed_x, *sums;
   int* places;     // (T, B), where rows are masked: the place of each row in its block
   float* kept[2];  // of a block, where rows are not read in place: hidden vectors and x
-  float *du[2], *dr[2];  // of two blocks in turn, so that one barrier a block is enough
+  Cotangents cotangents[2];  // of two blocks in turn, so that nobody waits until one is taken up
+  float *pairs_h, *pairs_x, *pairs_du, *pairs_dr;  // of a block of bfloat16, two rows to a lane
   Barrier barrier;
 
   size_t plane() const { return (size_t)travel.B * N; }
@@ -70,7 +82,8 @@ static Block block_before(const Backward& f, int end) {
   return {begin, end, first_time, (end - begin) * f.travel.B};
 }
 
-INLINE float* slot(const Backward& f, float* buffer, int row, int v) {
+template <class Number>
+INLINE Number* slot(const Backward& f, Number* buffer, int row, int v) {
   return buffer + ((size_t)(v / QUAD) * f.block_rows() + row) * COLUMNS + v % QUAD * LANES;
 }
 
@@ -133,9 +146,18 @@ static void pass_back_units(const Backward& f, int i, int b, int j) {
 // and not side by side where rows between them are masked.
 INLINE bool gathers(const Travel& travel) { return travel.mask || travel.resets; }
 
+INLINE float* row_sum(const Backward& f, int b, int k, int j) {
+  return f.sums + ((size_t)b * SUMS + k) * BLOCKS * LANES + j;
+}
+
+INLINE void add_to_sum(const Backward& f, int b, int k, int j, vec x) {
+  float* sum = row_sum(f, b, k, j);
+  store(sum, load(sum) + x);
+}
+
 // The derivative of one step of one row, for hidden units [j, j + LANES).
-static void pull_back_units(const Backward& f, const Block& block, int i, int b, int j, float* du,
-                            float* dr) {
+static void pull_back_units(const Backward& f, const Block& block, int i, int b, int j,
+                            Cotangents d) {
   const Travel& travel = f.travel;
   size_t row = travel.row(i, b), past = travel.row(i - 1, b);
   bool reset = travel.reset(i, b);
@@ -158,30 +180,28 @@ static void pull_back_units(const Backward& f, const Block& block, int i, int b,
   for (int g = 0; g < G; g++) {
     int place = g * BLOCKS + j / LANES;
     vec of_r = zero_beyond<N>(d_z[g], j);
-    store(slot(f, dr, at, place), of_r);
-    if (APART_COUNT)
-      store(slot(f, du, at, place), APART[g] < 0 ? of_r : zero_beyond<N>(d_v[APART[g]], j));
+    vec of_u = APART[g] < 0 ? of_r : zero_beyond<N>(d_v[APART[g]], j);
+    store_factors(slot(f, d.dr, at, place), of_r);
+    if (APART_COUNT) store_factors(slot(f, d.du, at, place), of_u);
+    if (BFLOAT16 && f.d_b) add_to_sum(f, b, VECTORS + g, j, of_u);
   }
   if (f.d_streams)
     for (int k = 0; k < STREAMS; k++) store_some<N>(f.d_streams + (row * STREAMS + k) * N, j, d_s[k]);
-  if (f.sums)
-    for (int k = 0; k < VECTORS; k++) {
-      float* sum = f.sums + ((size_t)b * VECTORS + k) * BLOCKS * LANES + j;
-      store(sum, load(sum) + d_vectors[k]);
-    }
+  if (f.d_vectors)
+    for (int k = 0; k < VECTORS; k++) add_to_sum(f, b, k, j, d_vectors[k]);
   if (gathers(travel)) store_some<N>(f.kept[0] + (size_t)at * N, j, c[HIDDEN]);
 }
 
 // One step of some rows, for some hidden units.
 static void pull_back_rows(const Backward& f, const Block& block, int i, Range rows, Range units,
-                           float* du, float* dr) {
+                           Cotangents d) {
   for (int b = rows.begin; b < rows.end; b++) {
     bool masked = f.travel.masked(i, b);
     for (int j = units.begin; j < units.end; j += LANES)
       if (masked)
         pass_back_units(f, i, b, j);
       else
-        pull_back_units(f, block, i, b, j, du, dr);
+        pull_back_units(f, block, i, b, j, d);
     if (D && f.travel.mask && !masked && units.begin == 0) {
       int at = place(f, block, block.row(f.travel, i, b));
       std::memcpy(f.kept[1] + (size_t)at * D, f.x + f.travel.row(i, b) * D, D * sizeof(float));
@@ -191,14 +211,14 @@ static void pull_back_rows(const Backward& f, const Block& block, int i, Range r
 
 // d_h += dr W_hᵀ, of some rows and one panel.
 template <int ROWS>
-static void recurrent_tile(const Backward& f, const float* dr, int at, const int* picked, int p) {
+static void recurrent_tile(const Backward& f, const factor* dr, int at, const int* picked, int p) {
   vec sums[WIDE_H][ROWS] = {};
   for (int q = 0; q < QUADS; q++) {
-    const float* rows[ROWS];
+    const factor* rows[ROWS];
     for (int r = 0; r < ROWS; r++)
       rows[r] = dr + ((size_t)q * f.block_rows() + at + r) * COLUMNS;
     size_t before = depth((size_t)p * DEPTH + q * COLUMNS);
-    multiply<COLUMNS>(rows, f.transposed_h + before * WIDE_H * LANES, sums);
+    multiply_factors<COLUMNS>(rows, f.transposed_h + before * WIDE_H * LANES, sums);
   }
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < WIDE_H; v++) {
@@ -228,9 +248,17 @@ struct Rows {
   int first_count;
   const float* second;
   int second_count;
+
+  // Row k of a matrix so wide; none behind the last.
+  const float* row(int k, int width) const {
+    if (k < first_count) return first + (size_t)k * width;
+    k -= first_count;
+    return k < second_count ? second + (size_t)k * width : nullptr;
+  }
 };
 
-// Some rows of a weight's gradient, and QUAD vectors of its columns: += aᵀ du of a whole block.
+// Some rows of a weight's gradient, and QUAD vectors of its columns: += aᵀ du of a whole block, of
+// bfloat16 a pair of rows at a time.
 template <int ROWS>
 static void weight_tile(Rows a, int width, const float* du, int row, int q, float* out, bool begin) {
   vec sums[QUAD][ROWS];
@@ -249,8 +277,8 @@ static void weight_tile(Rows a, int width, const float* du, int row, int q, floa
       vec w[QUAD];
       UNROLL for (int s = 0; s < QUAD; s++) w[s] = load(columns + (size_t)k * COLUMNS + s * LANES);
       UNROLL for (int r = 0; r < ROWS; r++) {
-        vec x = fill(from[(size_t)k * width + r]);
-        UNROLL for (int s = 0; s < QUAD; s++) sums[s][r] += w[s] * x;
+        vec x = fill_factor(from, (size_t)k * width + r);
+        UNROLL for (int s = 0; s < QUAD; s++) sums[s][r] = add_product(sums[s][r], w[s], x);
       }
     }
   }
@@ -266,34 +294,34 @@ static void add_weights(const Backward& f, Rows a, int width, const float* du, R
                         bool begin) {
   for (int q = 0; q < QUADS; q++)
     for_tiles<HIGHEST_W>(own, nullptr, [&](const int* picked, int height) {
-      const float* columns = du + (size_t)q * f.block_rows() * COLUMNS;
+      const float* columns = du + (size_t)q * depth(f.block_rows()) * COLUMNS;
       with_height<HIGHEST_W>(height, [&]<int ROWS>() {
         weight_tile<ROWS>(a, width, columns, picked[0], q, out, begin);
       });
     });
 }
 
-static void add_bias(const Backward& f, float* du, int count, Range own, bool begin) {
+static void add_bias(const Backward& f, const factor* du, int count, Range own, bool begin) {
   for (int v = own.begin; v < own.end; v++) {
     int j = v % BLOCKS * LANES;
     float* gate = f.d_b + v / BLOCKS * N;
     vec total = begin ? fill(0.f) : load_some<N>(gate, j);
-    for (int row = 0; row < count; row++) total += load(slot(f, du, row, v));
+    for (int row = 0; row < count; row++) total += load_factors(slot(f, du, row, v));
     store_some<N>(gate, j, total);
   }
 }
 
 // dx = du W_xᵀ of some rows of a block and one panel of features.
 template <int ROWS>
-static void input_tile(const Backward& f, const float* du, int at, const int* picked, int p,
+static void input_tile(const Backward& f, const factor* du, int at, const int* picked, int p,
                        float* out) {
   vec sums[WIDE_X][ROWS] = {};
   for (int q = 0; q < QUADS; q++) {
-    const float* rows[ROWS];
+    const factor* rows[ROWS];
     for (int r = 0; r < ROWS; r++)
       rows[r] = du + ((size_t)q * f.block_rows() + at + r) * COLUMNS;
     size_t before = depth((size_t)p * DEPTH + q * COLUMNS);
-    multiply<COLUMNS>(rows, f.transposed_x + before * WIDE_X * LANES, sums);
+    multiply_factors<COLUMNS>(rows, f.transposed_x + before * WIDE_X * LANES, sums);
   }
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < WIDE_X; v++) {
@@ -302,19 +330,20 @@ static void input_tile(const Backward& f, const float* du, int at, const int* pi
     }
 }
 
-static void narrow_input(const Backward& f, float* du, int at, float* out) {
+static void narrow_input(const Backward& f, const factor* du, int at, float* out) {
   for (int d = 0; d < D; d++) {
     vec total[2] = {};
     for (int v = 0; v < VECTORS_OF_GATES; v++) {
       const float* gate = f.w_x + (size_t)d * GN + v / BLOCKS * N;
-      total[v % 2] += load(slot(f, du, at, v)) * load_some<N>(gate, v % BLOCKS * LANES);
+      vec w = as_factors(load_some<N>(gate, v % BLOCKS * LANES));
+      total[v % 2] += load_factors(slot(f, du, at, v)) * w;
     }
     out[d] = sum(total[0] + total[1]);
   }
 }
 
 // dx of some rows of a block; zeros where they are masked.
-static void input_gradients(const Backward& f, const Block& block, float* du, Range own) {
+static void input_gradients(const Backward& f, const Block& block, Cotangents d, Range own) {
   size_t first = (size_t)block.first_time * f.travel.B;
   const bool* mask = f.travel.mask ? f.travel.mask + first : nullptr;
   float* out = f.d_x + first * D;
@@ -322,13 +351,13 @@ static void input_gradients(const Backward& f, const Block& block, float* du, Ra
     if (mask && !mask[row])
       std::memset(out + (size_t)row * D, 0, D * sizeof(float));
     else if (NARROW)
-      narrow_input(f, du, place(f, block, row), out + (size_t)row * D);
+      narrow_input(f, d.du, place(f, block, row), out + (size_t)row * D);
   if (NARROW) return;
   for (int p = 0; p < PANELS_X; p++)
     for_tiles<HIGHEST_X>(own, mask, [&](const int* picked, int height) {
       int at = place(f, block, picked[0]);
       with_height<HIGHEST_X>(height,
-                             [&]<int ROWS>() { input_tile<ROWS>(f, du, at, picked, p, out); });
+                             [&]<int ROWS>() { input_tile<ROWS>(f, d.du, at, picked, p, out); });
     });
 }
 
@@ -344,26 +373,82 @@ static Rows hidden_rows(const Backward& f, const Block& block) {
   return {carry, border, f.states + (size_t)past * f.plane(), rows - border};
 }
 
-static void gradients(const Backward& f, const Block& block, float* du, float* dr, int thread,
-                      bool begin) {
-  int rows = count_rows(f, block), threads = f.threads;
-  if (f.d_w_h)
-    add_weights(f, hidden_rows(f, block), N, dr, share(N, thread, threads), f.d_w_h, begin);
-  if (!D) return;
+// The inputs likewise.
+static Rows input_rows(const Backward& f, const Block& block) {
   const float* x = f.travel.mask ? f.kept[1] : f.x + (size_t)block.first_time * f.travel.B * D;
-  if (f.d_w_x) add_weights(f, {x, rows, x, 0}, D, du, share(D, thread, threads), f.d_w_x, begin);
-  if (f.d_b) add_bias(f, du, rows, share(VECTORS_OF_GATES, thread, threads), begin);
-  if (f.d_x) input_gradients(f, block, du, share(block.rows, thread, threads));
+  return {x, count_rows(f, block), x, 0};
 }
 
-static void sum_vectors(const Backward& f, Range own) {
-  for (int k = 0; k < VECTORS; k++)
-    for (int block = own.begin; block < own.end; block++) {
-      vec total = fill(0.f);
-      for (int b = 0; b < f.travel.B; b++)
-        total += load(f.sums + (((size_t)b * VECTORS + k) * BLOCKS + block) * LANES);
-      store_some<N>(f.d_vectors + k * N, block * LANES, total);
+#if BFLOAT16
+// Rows 2k and 2k + 1 → row k, entry by entry; behind an odd number of rows stand zeros.
+template <int WIDTH>
+static void pair_rows(Rows a, float* pairs, Range own) {
+  for (int k = own.begin; k < own.end; k++) {
+    const float *first = a.row(2 * k, WIDTH), *second = a.row(2 * k + 1, WIDTH);
+    for (int j = 0; j < WIDTH; j += LANES) {
+      vec other = second ? load_some<WIDTH>(second, j) : fill(0.f);
+      store_some<WIDTH>(pairs + (size_t)k * WIDTH, j, pair(load_some<WIDTH>(first, j), other));
     }
+  }
+}
+
+// The same of rows that are rounded, panel by panel.
+static void pair_panels(const Backward& f, const factor* panels, int rows, float* pairs,
+                        Range own) {
+  for (int q = 0; q < QUADS; q++)
+    for (int k = own.begin; k < own.end; k++)
+      for (int s = 0; s < QUAD; s++) {
+        halves two[2] = {};
+        for (int r = 0; r < 2 && 2 * k + r < rows; r++)
+          std::memcpy(two + r, slot(f, panels, 2 * k + r, q * QUAD + s), sizeof(halves));
+        size_t row = q * depth(f.block_rows()) + k;
+        store(pairs + row * COLUMNS + s * LANES, interleave(two[0], two[1]));
+      }
+}
+
+static void pair_factors(const Backward& f, const Block& block, Cotangents d, int thread) {
+  int rows = count_rows(f, block);
+  Range own = share(depth(rows), thread, f.threads);
+  if (f.d_w_h) pair_rows<N>(hidden_rows(f, block), f.pairs_h, own);
+  if (f.d_w_x) pair_rows<D ? D : 1>(input_rows(f, block), f.pairs_x, own);
+  if (f.d_w_x) pair_panels(f, d.du, rows, f.pairs_du, own);
+  if (f.d_w_h && (APART_COUNT || !f.d_w_x)) pair_panels(f, d.dr, rows, f.pairs_dr, own);
+}
+#endif
+
+// The factors of the weights' gradients, of bfloat16 in pairs of rows.
+struct Factors {
+  Rows h, x;
+  const float *dr, *du;
+};
+
+static Factors factors(const Backward& f, const Block& block, Cotangents d) {
+#if BFLOAT16
+  int pairs = depth(count_rows(f, block));
+  Rows h = {f.pairs_h, pairs, f.pairs_h, 0}, x = {f.pairs_x, pairs, f.pairs_x, 0};
+  return {h, x, f.pairs_dr, f.pairs_du};
+#else
+  return {hidden_rows(f, block), input_rows(f, block), d.dr, d.du};
+#endif
+}
+
+static void gradients(const Backward& f, const Block& block, Cotangents d, int thread, bool begin) {
+  int rows = count_rows(f, block), threads = f.threads;
+  Factors of = factors(f, block, d);
+  if (f.d_w_h) add_weights(f, of.h, N, of.dr, share(N, thread, threads), f.d_w_h, begin);
+  if (!D) return;
+  if (f.d_w_x) add_weights(f, of.x, D, of.du, share(D, thread, threads), f.d_w_x, begin);
+  if (f.d_b && !BFLOAT16) add_bias(f, d.du, rows, share(VECTORS_OF_GATES, thread, threads), begin);
+  if (f.d_x) input_gradients(f, block, d, share(block.rows, thread, threads));
+}
+
+// The k-th vector that was summed up row by row, of all rows.
+static void add_sums(const Backward& f, int k, float* out, Range own) {
+  for (int block = own.begin; block < own.end; block++) {
+    vec total = fill(0.f);
+    for (int b = 0; b < f.travel.B; b++) total += load(row_sum(f, b, k, block * LANES));
+    store_some<N>(out, block * LANES, total);
+  }
 }
 
 // The place of each row that is not masked, counted from the first of its block.
@@ -393,12 +478,12 @@ static void prepare(Backward& f, int thread) {
     std::memset(f.d_carry, 0, carry);
   if (f.d_initial) std::memset(f.d_initial, 0, carry);
   if (f.sums)
-    std::memset(f.sums, 0, sizeof(float) * f.travel.B * VECTORS * BLOCKS * LANES);
+    std::memset(f.sums, 0, sizeof(float) * f.travel.B * SUMS * BLOCKS * LANES);
   // What no gate fills of the last QUAD is read by the products.
   for (int v = VECTORS_OF_GATES; v < QUADS * QUAD; v++)
     for (int row = 0; row < f.block_rows(); row++)
-      for (float* buffer : {f.du[0], f.du[1], f.dr[0], f.dr[1]})
-        store(slot(f, buffer, row, v), fill(0.f));
+      for (const Cotangents& d : f.cotangents)
+        for (factor* buffer : {d.du, d.dr}) store_factors(slot(f, buffer, row, v), fill(0.f));
 }
 
 static void run(int thread, int threads, void* context) {
@@ -418,32 +503,40 @@ static void run(int thread, int threads, void* context) {
   int turn = 0;
   for (int end = travel.T; end > 0; end -= f.block, turn++) {
     Block block = block_before(f, end);
-    float *du = f.du[turn % 2], *dr = f.dr[turn % 2];
+    Cotangents d = f.cotangents[turn % 2];
     for (int i = end - 1; i >= block.begin; i--) {
-      pull_back_rows(f, block, i, rows, units, du, dr);
+      pull_back_rows(f, block, i, rows, units, d);
       if (by_units) f.barrier.wait(threads);
       for (int p = panels.begin; p < panels.end; p++)
         for_tiles<HIGHEST_H>(rows, travel.mask_of(i), [&](const int* picked, int height) {
           int at = place(f, block, block.row(travel, i, picked[0]));
           with_height<HIGHEST_H>(height, [&]<int ROWS>() {
-            recurrent_tile<ROWS>(f, dr, at, picked, p);
+            recurrent_tile<ROWS>(f, d.dr, at, picked, p);
           });
         });
       if (travel.resets) leave_resets(f, i, rows, units);
     }
     f.barrier.wait(threads);
-    gradients(f, block, du, dr, thread, turn == 0);
-    // What is kept of a block has no second buffer.
-    if (gathers(travel)) f.barrier.wait(threads);
+#if BFLOAT16
+    pair_factors(f, block, d, thread);
+    f.barrier.wait(threads);
+#endif
+    gradients(f, block, d, thread, turn == 0);
+    // What is kept of a block has no second buffer. Once it is paired nobody reads it.
+    if (gathers(travel) && !BFLOAT16) f.barrier.wait(threads);
   }
-  if (f.d_vectors) sum_vectors(f, share(BLOCKS, thread, threads));
+  Range own = share(BLOCKS, thread, threads);
+  for (int k = 0; f.d_vectors && k < VECTORS; k++) add_sums(f, k, f.d_vectors + k * N, own);
+  for (int g = 0; f.d_b && VECTORS + g < SUMS; g++) add_sums(f, VECTORS + g, f.d_b + g * N, own);
 }
 
 // How many floats of scratch memory a call needs.
 extern "C" int64_t scratch(int64_t T, int64_t B, int64_t block) {
-  int64_t rows = block * B, buffers = APART_COUNT ? 4 : 2;
-  return (int64_t)DEPTH * LANES * (PANELS_H * WIDE_H + PANELS_X * WIDE_X) + buffers * rows * DEPTH +
-         rows * (N + D) + T * B + B * VECTORS * BLOCKS * LANES;
+  int64_t rows = block * B, kinds = APART_COUNT ? 2 : 1;
+  int64_t pairs = BFLOAT16 ? depth(rows) * (kinds * DEPTH + N + D) : 0;
+  return (int64_t)DEPTH * LANES * (PANELS_H * WIDE_H + PANELS_X * WIDE_X) +
+         2 * kinds * depth(rows * DEPTH) + pairs + rows * (N + D) + T * B +
+         B * SUMS * BLOCKS * LANES;
 }
 
 extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
@@ -489,12 +582,21 @@ extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) {
   size_t block = (size_t)f.block_rows() * DEPTH;
   f.transposed_h = take((size_t)PANELS_H * DEPTH * WIDE_H * LANES);
   f.transposed_x = take((size_t)PANELS_X * DEPTH * WIDE_X * LANES);
-  for (int k = 0; k < 2; k++) f.du[k] = take(block);
-  for (int k = 0; k < 2; k++) f.dr[k] = APART_COUNT ? take(block) : f.du[k];
+  for (Cotangents& d : f.cotangents) {
+    d.du = (factor*)take(depth(block));
+    d.dr = APART_COUNT ? (factor*)take(depth(block)) : d.du;
+  }
   f.kept[0] = take((size_t)f.block_rows() * N);
   f.kept[1] = take((size_t)f.block_rows() * D);
+  if (BFLOAT16) {
+    size_t pairs = depth(f.block_rows());
+    f.pairs_du = take(pairs * DEPTH);
+    f.pairs_dr = APART_COUNT ? take(pairs * DEPTH) : f.pairs_du;
+    f.pairs_h = take(pairs * N);
+    f.pairs_x = take(pairs * D);
+  }
   f.places = (int*)take((size_t)f.travel.T * f.travel.B);
-  f.sums = f.d_vectors ? rest : nullptr;
+  f.sums = SUMS ? rest : nullptr;
   run_parallel(run, f, PANELS_H);
   return nullptr;
 }

@@ -130,33 +130,80 @@ INLINE void with_height(int height, Function function) {
 // How many rows of vectors a panel of K weights has: of bfloat16 a lane holds two.
 constexpr size_t depth(size_t K) { return BFLOAT16 ? (K + 1) / 2 : K; }
 
-// sums[v][r] += row r of K entries times a panel (depth(K), WIDE vectors).
-template <int K, int WIDE, int ROWS>
-INLINE void multiply(const float* const (&rows)[ROWS], const float* panel,
-                     vec (&sums)[WIDE][ROWS]) {
+// What is multiplied: a number, or its rounded half.
 #if BFLOAT16
-  alignas(64) uint16_t rounded[ROWS][K / LANES * LANES + LANES];
-  for (int r = 0; r < ROWS; r++)
-    for (int k = 0; k < K; k += LANES) {
-      halves part = round_to_halves(load_some<K ? K : 1>(rows[r], k));
-      std::memcpy(rounded[r] + k, &part, sizeof(part));
-    }
+typedef uint16_t factor;
+#else
+typedef float factor;
 #endif
+
+INLINE void store_factors(factor* p, vec x) {
+#if BFLOAT16
+  halves rounded = round_to_halves(x);
+  std::memcpy(p, &rounded, sizeof(rounded));
+#else
+  store(p, x);
+#endif
+}
+
+// The nearest numbers that factors can be.
+INLINE vec as_factors(vec x) { return BFLOAT16 ? (vec)upper_half(x) : x; }
+
+INLINE vec load_factors(const factor* p) {
+#if BFLOAT16
+  halves rounded;
+  std::memcpy(&rounded, p, sizeof(rounded));
+  return (vec)(__builtin_convertvector(rounded, words) << 16);
+#else
+  return load(p);
+#endif
+}
+
+// The k-th factor of a row in every lane; of bfloat16 the k-th two.
+INLINE vec fill_factor(const void* row, size_t k) {
+#if BFLOAT16
+  int32_t two;
+  std::memcpy(&two, (const char*)row + k * sizeof(two), sizeof(two));
+  return (vec)fill_truth(two);
+#else
+  return fill(((const float*)row)[k]);
+#endif
+}
+
+INLINE vec add_product(vec sum, vec w, vec x) {
+  return BFLOAT16 ? add_pairs(sum, w, x) : sum + w * x;
+}
+
+// sums[v][r] += row r of K factors times a panel (depth(K), WIDE vectors).
+template <int K, int WIDE, int ROWS>
+INLINE void multiply_factors(const factor* const (&rows)[ROWS], const float* panel,
+                             vec (&sums)[WIDE][ROWS]) {
   for (size_t k = 0; k < depth(K); k++) {
     vec w[WIDE];
     UNROLL for (int v = 0; v < WIDE; v++) w[v] = load(panel + (k * WIDE + v) * LANES);
     UNROLL for (int r = 0; r < ROWS; r++) {
-#if BFLOAT16
-      int32_t two;
-      std::memcpy(&two, rounded[r] + 2 * k, sizeof(two));
-      vec x = (vec)fill_truth(two);
-      UNROLL for (int v = 0; v < WIDE; v++) sums[v][r] = add_pairs(sums[v][r], w[v], x);
-#else
-      vec x = fill(rows[r][k]);
-      UNROLL for (int v = 0; v < WIDE; v++) sums[v][r] += w[v] * x;
-#endif
+      vec x = fill_factor(rows[r], k);
+      UNROLL for (int v = 0; v < WIDE; v++) sums[v][r] = add_product(sums[v][r], w[v], x);
     }
   }
+}
+
+// The same of numbers, which are rounded first where factors are.
+template <int K, int WIDE, int ROWS>
+INLINE void multiply(const float* const (&rows)[ROWS], const float* panel,
+                     vec (&sums)[WIDE][ROWS]) {
+#if BFLOAT16
+  alignas(64) factor rounded[ROWS][K / LANES * LANES + LANES];
+  const factor* factors[ROWS];
+  for (int r = 0; r < ROWS; r++) {
+    factors[r] = rounded[r];
+    for (int k = 0; k < K; k += LANES)
+      store_factors(rounded[r] + k, load_some<K ? K : 1>(rows[r], k));
+  }
+  multiply_factors<K>(factors, panel, sums);
+#else
+  multiply_factors<K>(rows, panel, sums);
+#endif
 }
 
 // --- what XLA hands over ---

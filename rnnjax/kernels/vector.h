@@ -89,8 +89,13 @@ INLINE halves round_to_halves(vec x) {
 #endif
 }
 
+INLINE vec interleave(halves first, halves second) {
+  auto widen = [](halves x) { return __builtin_convertvector(x, words); };
+  return (vec)(widen(first) | widen(second) << 16);
+}
+
 INLINE vec pair(vec first, vec second) {
-  return (vec)(upper_half(first) >> 16 | upper_half(second));
+  return interleave(round_to_halves(first), round_to_halves(second));
 }
 
 // sum + w₀ x₀ + w₁ x₁.

@@ -36,7 +36,7 @@ class Fused(Strategy):
     Args:
         product_dtype: to what the factors of products are rounded: ``"float32"``, not at all; or
             ``"bfloat16"``, half the bytes and one instruction for two products where the CPU has
-            it. Sums, the carry, ``update`` and the gradients of the weights stay float32.
+            it. Sums, the carry and ``update`` stay float32.
 
     Raises:
         ValueError: when ``product_dtype`` is another; from ``scan``, when no kernel can be

@@ -26,9 +26,10 @@ LOG = logging.getLogger("rnnjax.kernels")
 
 FLAGS = (
     "-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno",
-    "-fno-trapping-math", "-fPIC", "-shared", "-fvisibility=default", "-pthread",
+    "-fno-trapping-math", "-fno-ivopts", "-fPIC", "-shared", "-fvisibility=default", "-pthread",
 )  # fmt: skip
-"""No -ffast-math: NaN, Inf and signed zeros are what JAX makes of them."""
+"""No -ffast-math: NaN, Inf and signed zeros are what JAX makes of them. GCC's -fivopts has products
+read a vector of weights again for each row that it is multiplied with; clang ignores its flag."""
 
 
 class BuildError(RuntimeError):

@@ -12,9 +12,10 @@ sound and order alone.
 
 The sound is the Free Spoken Digit Dataset: strings of 3–7 clips of one speaker with silence of up
 to 200 ms between them; the clips to train on, to validate and to test on are different ones. The
-test, 500 strings, is scored once, as the likeliest path and with a beam. ``--task digit`` hears
-single clips, by the official split or, with ``--split speaker``, six times with one speaker left
-out of training, beside logistic regression.
+test, 500 strings, is scored once, as the likeliest path and with a beam. ``--task digit`` learns
+from strings of 1–3 and hears single clips, each of which is the likeliest of ten strings of one
+digit, by the official split or, with ``--split speaker``, six times with one speaker left out of
+training, beside logistic regression.
 
     python -m examples.speech --download                get the clips, once
     python -m examples.speech                           digits, eight minutes on one core
@@ -75,6 +76,8 @@ class Options:
     normalise: Literal["utterance", "speaker"] = "utterance"
     """What is taken off the frames: their mean, or that of all clips of their speaker, in units of
     its spread; the voice is told from the clips alone, without what is said in them."""
+    strings: tuple[int, int] = DIGITS
+    """Clips of a string that is learnt from, at least and at most; those scored stay the same."""
     directions: Directions = "both"
     """In which the layers read; a network that reads forward can listen to a stream."""
     size: int = 128
@@ -127,7 +130,7 @@ class Options:
 
     @property
     def single(self) -> bool:
-        """Whether an utterance is one digit."""
+        """Whether what is scored is one digit each."""
         return self.task == "digit"
 
     @property
@@ -138,16 +141,15 @@ class Options:
     @property
     def hearing(self) -> Hearing:
         """What becomes of an utterance on its way into a batch."""
-        most = most_labels(self.spelling, (1, 1) if self.single else DIGITS)
+        most = most_labels(self.spelling, max(DIGITS[1], self.strings[1]))
         shortest = ONE_SHAPE if self.quick else SHORTEST
         return Hearing(self.spelling, self.directions, most, shortest)
 
     @property
     def model(self) -> Recogniser:
         """What is trained."""
-        outputs = 10 if self.single else self.spelling.size
         sizes = (self.size, self.layers, self.directions, self.join, self.dropout)
-        return Recogniser(outputs, *sizes)
+        return Recogniser(self.spelling.size, *sizes)
 
 
 QUICK = Options(size=24, batch=8, steps=240, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0)
@@ -156,9 +158,9 @@ DEFAULTS = {
     "official": Options(
         task="digit",
         normalise="speaker",
+        strings=(1, 3),
         join=2,
-        batch=64,
-        steps=900,
+        steps=1200,
         dropout=0.3,
         time_mask=12,
     ),
@@ -166,9 +168,9 @@ DEFAULTS = {
         task="digit",
         split="speaker",
         normalise="speaker",
+        strings=(1, 3),
         join=2,
-        batch=64,
-        steps=400,
+        steps=500,
         learning_rate=2e-3,
         dropout=0.4,
         time_mask=12,
@@ -195,10 +197,9 @@ def optimiser(rate: float, decay: float, steps: int) -> optax.GradientTransforma
 
 
 @functools.cache
-def loss_of(single: bool, model: Recogniser, masks: Masks) -> training.Loss:
+def loss_of(model: Recogniser, masks: Masks) -> training.Loss:
     """The loss of a network."""
-    loss = recogniser.digit_loss if single else recogniser.ctc_loss
-    return functools.partial(loss, model, masks)
+    return functools.partial(recogniser.ctc_loss, model, masks)
 
 
 def hearing_of(fold: Fold, options: Options) -> Hearing:
@@ -209,14 +210,14 @@ def hearing_of(fold: Fold, options: Options) -> Hearing:
 
 def source_of(fold: Fold, hearing: Hearing, options: Options) -> Fresh:
     """What is learnt from."""
-    planner = Planner(fold.train, (1, 1) if options.single else DIGITS)
+    planner = Planner(fold.train, options.strings)
     variation = Variation(options.speed, options.warp, options.noise)
     return Fresh(planner, hearing, variation, options.batch, seed=options.seed, what=fold.name)
 
 
 def fit(fold: Fold, hearing: Hearing, options: Options) -> training.Fitted:
     """Train on one fold; a run that finds its own checkpoints goes on from them."""
-    loss = loss_of(options.single, options.model, Masks(options.time_mask, options.band_mask))
+    loss = loss_of(options.model, Masks(options.time_mask, options.band_mask))
     every = -(-options.steps // POINTS)
     validation = None
     if fold.validation:
@@ -336,6 +337,9 @@ def check(options: Options) -> None:
         within(name, getattr(options, name), 0, most)
     within("band_mask", options.band_mask, 0, 40)
     within("beam", options.beam, 0, 1024)
+    fewest, most = options.strings
+    if not 1 <= fewest <= most:
+        raise OptionError(f"--strings: expected 1 ≤ fewest ≤ most; got {fewest} {most}.")
     a_seed(options.seed)
     for name in ("split", "normalise"):
         if getattr(options, name) == "speaker" and not options.single:
@@ -362,8 +366,8 @@ def command(argv: Sequence[str] | None = None) -> None:
     """Run the command line; --quick, the task and the split change what other options are."""
     typed = parse(Options(), argv)
     name = typed.split if typed.single else typed.task
-    default = QUICK if typed.quick else DEFAULTS.get(name, Options())
-    run(main, default, argv)
+    full = DEFAULTS.get(name, Options())
+    run(main, replace(QUICK, strings=full.strings) if typed.quick else full, argv)
 
 
 if __name__ == "__main__":

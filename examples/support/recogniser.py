@@ -1,9 +1,12 @@
-"""A recurrent recogniser: frames in, scores of symbols out, at each frame or once an utterance.
+"""A recurrent recogniser: frames in, scores of symbols out, at each frame.
 
     x'_t = (x_{kt}, …, x_{kt+k−1})                         k frames joined into one
     h_t  = layers of LSTM over x', in both directions or forwards
     z_t  = h_t W + b                                       for connectionist temporal classification
-    z    = (1/T Σ_t h_t) W + b                             where an utterance is one digit
+
+Where an utterance is known to be one digit, it is one of ten labellings of one label:
+
+    p(d | x, one digit) = p(d | x) / Σ_d' p(d' | x)
 
 Params are a dict, so that ``rnnjax.training`` trains and keeps them.
 """
@@ -16,7 +19,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
 import rnnjax
@@ -69,7 +71,7 @@ class Recogniser:
     """What a recogniser is made of.
 
     Attributes:
-        outputs: V, the scores that it gives.
+        outputs: V, the symbols, the blank too.
         size: hidden units of a layer and direction.
         layers: how many.
         directions: in which each layer reads.
@@ -149,9 +151,6 @@ def joined(model: Recogniser, batch: Batch, key: Any, masks: Masks) -> jax.Array
     return sound.stack_frames(xs, model.join)
 
 
-# --- symbols at each frame ---
-
-
 def logits(
     model: Recogniser, params: Any, batch: Batch, key: Any = None, masks: Masks = NONE
 ) -> jax.Array:
@@ -175,27 +174,12 @@ def ctc_loss(
     return losses.nats.sum() / rows, (carry, {"tokens": count, "too_short": short})
 
 
-# --- one digit an utterance ---
+def label_logits(model: Recogniser, params: Any, batch: Batch) -> jax.Array:
+    """Score each label as all that was said, (B, V − 1): log p(label | x), label 1 first."""
+    found, lengths = logits(model, params, batch), model.joined(batch.lengths)
 
+    def score(label: jax.Array) -> jax.Array:
+        labels = jnp.broadcast_to(label, (len(lengths), 1))
+        return -ctc.loss(found, labels, lengths, jnp.ones_like(lengths)).nats
 
-def digit_logits(
-    model: Recogniser, params: Any, batch: Batch, key: Any = None, masks: Masks = NONE
-) -> jax.Array:
-    """Score the digits of each utterance, (B, 10)."""
-    keys = (None, None) if key is None else jax.random.split(key)
-    xs, lengths = joined(model, batch, keys[0], masks), model.joined(batch.lengths)
-    hs = hidden(model, params, xs, lengths, keys[1])  # zeros beyond the lengths
-    return scores(params, hs.sum(0) / jnp.maximum(lengths, 1)[:, None].astype(hs.dtype))
-
-
-def digit_loss(
-    model: Recogniser, masks: Masks, params: Any, carry: Any, batch: Batch, key: Any
-) -> tuple[jax.Array, Any]:
-    """Mean nats of utterances of one digit, and the share that is right."""
-    found = digit_logits(model, params, batch, key, masks)
-    digit = jnp.maximum(batch.labels[:, 0] - 1, 0)  # label 0 is the blank
-    real = batch.lengths > 0
-    count = jnp.maximum(real.sum(), 1)
-    nats = optax.softmax_cross_entropy_with_integer_labels(found, digit)
-    right = jnp.sum((jnp.argmax(found, -1) == digit) & real) / count
-    return jnp.sum(nats, where=real) / count, (carry, {"tokens": real.sum(), "accuracy": right})
+    return jax.vmap(score, out_axes=1)(jnp.arange(1, model.outputs))

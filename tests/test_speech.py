@@ -536,7 +536,7 @@ def test_a_single_digit_is_scored_by_all_paths_that_say_it_alone():
     trained = untrained("both")
     frames = np.random.default_rng(0).standard_normal((6, 40), np.float32)
     batch = recogniser.batch_of([frames, frames[:2]], [[], []], 6, 1)
-    found = listener.label_logits_of(trained.model, trained.params, batch)
+    found = listener.digit_logits_of(trained.model, trained.params, batch)
     logits = listener.logits_of(trained.model, trained.params, batch)
     (first, one), (second, _) = np.asarray(jax.nn.softmax(logits))
     blanks = first[0] * second[1:] + first[1:] * second[0]
@@ -721,6 +721,7 @@ BAD_OPTIONS = {
     "--average": ["--average", "1"],
     "--piece": ["--piece", "0"],
     "--strings": ["--strings", "3", "2"],
+    "--per": ["--task", "digit", "--per", "utterance"],
     "--split": ["--split", "speaker"],
     "--normalise": ["--normalise", "speaker"],
     "--load": ["--load", "somewhere"],

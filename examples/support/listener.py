@@ -26,7 +26,7 @@ from rnnjax import ctc
 
 MOST = 2_000  # joined frames for a beam, whose work grows with their square: a minute of sound
 logits_of = jax.jit(recogniser.logits, static_argnums=0)
-label_logits_of = jax.jit(recogniser.label_logits, static_argnums=0)
+digit_logits_of = jax.jit(recogniser.digit_logits, static_argnums=0)
 
 
 class Trained(NamedTuple):
@@ -43,7 +43,7 @@ def whole(trained: Trained, samples: NDArray[np.float32]) -> jax.Array:
     frames = hear(samples, trained.model.directions)
     batch = batch_of([frames], [[]], padded(len(frames)), 1)
     if trained.single:
-        return label_logits_of(trained.model, trained.params, batch)[0]
+        return digit_logits_of(trained.model, trained.params, batch)[0]
     found = logits_of(trained.model, trained.params, batch)
     return found[: trained.model.joined(len(frames)), 0]
 

@@ -1,12 +1,12 @@
-"""A recurrent recogniser: frames in, scores of symbols out, at each frame.
+"""A recurrent recogniser: frames in, scores of symbols out, at each frame or once an utterance.
 
     x'_t = (x_{kt}, …, x_{kt+k−1})                         k frames joined into one
     h_t  = layers of LSTM over x', in both directions or forwards
     z_t  = h_t W + b                                       for connectionist temporal classification
+    z    = (1/T Σ_t h_t) W + b                             once an utterance, of one digit
 
-Where an utterance is known to be one digit, it is one of ten labellings of one label:
-
-    p(d | x, one digit) = p(d | x) / Σ_d' p(d' | x)
+An utterance that is known to be one digit can be told by both; symbols at each frame make it one of
+ten labellings of one label, p(d | x, one digit) = p(d | x) / Σ_d' p(d' | x).
 
 Params are a dict, so that ``rnnjax.training`` trains and keeps them.
 """
@@ -14,11 +14,12 @@ Params are a dict, so that ``rnnjax.training`` trains and keeps them.
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from numpy.typing import NDArray
 
 import rnnjax
@@ -26,6 +27,8 @@ from examples.support import sound
 from examples.support.hearing import BANDS, Directions
 from rnnjax import ctc
 from rnnjax.initializers import GlorotUniform
+
+Per = Literal["frame", "utterance"]
 
 
 class Batch(NamedTuple):
@@ -71,12 +74,13 @@ class Recogniser:
     """What a recogniser is made of.
 
     Attributes:
-        outputs: V, the symbols, the blank too.
+        outputs: V, the scores that it gives: of symbols, the blank too, or of ten digits.
         size: hidden units of a layer and direction.
         layers: how many.
         directions: in which each layer reads.
         join: k, frames joined into one.
         dropout: share of what a layer above the first and the head do not see.
+        per: whether symbols are scored at each frame, or digits once an utterance.
     """
 
     outputs: int
@@ -85,6 +89,7 @@ class Recogniser:
     directions: Directions = "both"
     join: int = 3
     dropout: float = 0.0
+    per: Per = "frame"
 
     @property
     def cells(self) -> tuple[rnnjax.Cell, ...]:
@@ -151,6 +156,9 @@ def joined(model: Recogniser, batch: Batch, key: Any, masks: Masks) -> jax.Array
     return sound.stack_frames(xs, model.join)
 
 
+# --- symbols at each frame ---
+
+
 def logits(
     model: Recogniser, params: Any, batch: Batch, key: Any = None, masks: Masks = NONE
 ) -> jax.Array:
@@ -174,6 +182,15 @@ def ctc_loss(
     return losses.nats.sum() / rows, (carry, {"tokens": count, "too_short": short})
 
 
+# --- one digit an utterance ---
+
+
+def digit_logits(model: Recogniser, params: Any, batch: Batch) -> jax.Array:
+    """Score the digits of utterances that are one each, (B, 10)."""
+    score = mean_logits if model.per == "utterance" else label_logits
+    return score(model, params, batch)
+
+
 def label_logits(model: Recogniser, params: Any, batch: Batch) -> jax.Array:
     """Score each label as all that was said, (B, V − 1): log p(label | x), label 1 first."""
     found, lengths = logits(model, params, batch), model.joined(batch.lengths)
@@ -183,3 +200,26 @@ def label_logits(model: Recogniser, params: Any, batch: Batch) -> jax.Array:
         return -ctc.loss(found, labels, lengths, jnp.ones_like(lengths)).nats
 
     return jax.vmap(score, out_axes=1)(jnp.arange(1, model.outputs))
+
+
+def mean_logits(
+    model: Recogniser, params: Any, batch: Batch, key: Any = None, masks: Masks = NONE
+) -> jax.Array:
+    """Score the digits of each utterance by the mean over its frames, (B, 10)."""
+    keys = (None, None) if key is None else jax.random.split(key)
+    xs, lengths = joined(model, batch, keys[0], masks), model.joined(batch.lengths)
+    hs = hidden(model, params, xs, lengths, keys[1])  # zeros beyond the lengths
+    return scores(params, hs.sum(0) / jnp.maximum(lengths, 1)[:, None].astype(hs.dtype))
+
+
+def digit_loss(
+    model: Recogniser, masks: Masks, params: Any, carry: Any, batch: Batch, key: Any
+) -> tuple[jax.Array, Any]:
+    """Mean nats of utterances of one digit, and the share that is right."""
+    found = mean_logits(model, params, batch, key, masks)
+    digit = jnp.maximum(batch.labels[:, 0] - 1, 0)  # label 0 is the blank
+    real = batch.lengths > 0
+    count = jnp.maximum(real.sum(), 1)
+    nats = optax.softmax_cross_entropy_with_integer_labels(found, digit)
+    right = jnp.sum((jnp.argmax(found, -1) == digit) & real) / count
+    return jnp.sum(nats, where=real) / count, (carry, {"tokens": real.sum(), "accuracy": right})

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from examples.support import sound
 from examples.support.hearing import Voice
-from examples.support.listener import Trained, decode, label_logits_of, logits_of
+from examples.support.listener import Trained, decode, digit_logits_of, logits_of
 from examples.support.speech_folds import Fold, voices_of
 from examples.support.spoken_digits import RATE, Clip, Utterance
 from examples.support.utterances import Hearing, fixed
@@ -100,7 +100,7 @@ def share(right: int, count: int) -> Scores:
 def score_digits(trained: Trained, utterances: Sequence[Utterance], hearing: Hearing) -> Scores:
     """The share of digits that are named right."""
     batches = fixed(utterances, hearing)
-    found = [label_logits_of(trained.model, trained.params, batch).argmax(-1) for batch in batches]
+    found = [digit_logits_of(trained.model, trained.params, batch).argmax(-1) for batch in batches]
     named = np.concatenate(found)[: len(utterances)]
     right = int(sum(named == [utterance.digits[0] for utterance in utterances]))
     return {"digits": len(utterances), **share(right, len(utterances))}

@@ -14,8 +14,8 @@ The sound is the Free Spoken Digit Dataset: strings of 3–7 clips of one speake
 to 200 ms between them; the clips to train on, to validate and to test on are different ones. The
 test, 500 strings, is scored once, as the likeliest path and with a beam. ``--task digit`` learns
 from strings of 1–3 and hears single clips, each of which is the likeliest of ten strings of one
-digit; with ``--split speaker`` it does so six times, with one speaker left out of training, and is
-scored by the mean over its frames. Logistic regression stands beside both.
+digit. With ``--split speaker`` six networks, each with one speaker left out of training, learn from
+single clips and score digits by the mean over their frames. Logistic regression stands beside both.
 
     python -m examples.speech --download                get the clips, once
     python -m examples.speech                           digits, eight minutes on one core
@@ -376,7 +376,7 @@ def command(argv: Sequence[str] | None = None) -> None:
     typed = parse(Options(), argv)
     name = typed.split if typed.single else typed.task
     full = DEFAULTS.get(name, Options())
-    kind = {"strings": full.strings, "per": full.per}
+    kind = {name: getattr(full, name) for name in ("normalise", "strings", "per")}
     run(main, replace(QUICK, **kind) if typed.quick else full, argv)
 
 

@@ -531,6 +531,17 @@ def test_single_digits_are_run(tones, tmp_path):
         speech.main(speech.Options(load=(out / "run" / SPEAKERS[1], tmp_path / "a.wav")))
 
 
+def test_single_digits_are_learnt_from_strings(tones, tmp_path):
+    out = tmp_path / "run"
+    speech.command([*SMALL, "--task", "digit", "--out", str(out)])
+    scores = read_scores(out)
+    assert scores["options"]["strings"] == [1, 3]
+    assert scores["options"]["per"] == "frame"
+    (fold,) = scores["folds"]
+    assert fold["digits"] == 10 * len(SPEAKERS) * 2
+    assert fold["accuracy"] > 0.3
+
+
 def test_a_single_digit_is_scored_by_all_paths_that_say_it_alone():
     """Of two frames, those are d d, d –, and – d; of one, d."""
     trained = untrained("both")

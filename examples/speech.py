@@ -12,9 +12,10 @@ sound and order alone.
 
 The sound is the Free Spoken Digit Dataset: strings of 3–7 clips of one speaker with silence of up
 to 200 ms between them; the clips to train on, to validate and to test on are different ones. The
-test, 500 strings, is scored once, as the likeliest path and with a beam. ``--task digit`` hears
-single clips, by the official split or, with ``--split speaker``, six times with one speaker left
-out of training, beside logistic regression.
+test, 500 strings, is scored once, as the likeliest path and with a beam. ``--task digit`` learns
+from strings of 1–3 and hears single clips, each of which is the likeliest of ten strings of one
+digit. With ``--split speaker`` six networks, each with one speaker left out of training, learn from
+single clips and score digits by the mean over their frames. Logistic regression stands beside both.
 
     python -m examples.speech --download                get the clips, once
     python -m examples.speech                           digits, eight minutes on one core
@@ -51,7 +52,7 @@ from examples.support.folders import set_aside
 from examples.support.hearing import Directions, Variation
 from examples.support.lines import Lines
 from examples.support.listener import Trained
-from examples.support.recogniser import Masks, Recogniser
+from examples.support.recogniser import Masks, Per, Recogniser
 from examples.support.speech_folds import Fold, folds_of, voices_of
 from examples.support.spelling import Spelling
 from examples.support.spoken_digits import DIGITS, Clip, Planner
@@ -75,6 +76,11 @@ class Options:
     normalise: Literal["utterance", "speaker"] = "utterance"
     """What is taken off the frames: their mean, or that of all clips of their speaker, in units of
     its spread; the voice is told from the clips alone, without what is said in them."""
+    strings: tuple[int, int] = DIGITS
+    """Clips of a string that is learnt from, at least and at most; those scored stay the same."""
+    per: Per = "frame"
+    """Whether symbols are scored at each frame, for CTC, or digits once an utterance, by the mean
+    over its frames, which is learnt from single clips."""
     directions: Directions = "both"
     """In which the layers read; a network that reads forward can listen to a stream."""
     size: int = 128
@@ -127,7 +133,7 @@ class Options:
 
     @property
     def single(self) -> bool:
-        """Whether an utterance is one digit."""
+        """Whether what is scored is one digit each."""
         return self.task == "digit"
 
     @property
@@ -138,16 +144,16 @@ class Options:
     @property
     def hearing(self) -> Hearing:
         """What becomes of an utterance on its way into a batch."""
-        most = most_labels(self.spelling, (1, 1) if self.single else DIGITS)
+        most = most_labels(self.spelling, max(DIGITS[1], self.strings[1]))
         shortest = ONE_SHAPE if self.quick else SHORTEST
         return Hearing(self.spelling, self.directions, most, shortest)
 
     @property
     def model(self) -> Recogniser:
         """What is trained."""
-        outputs = 10 if self.single else self.spelling.size
+        outputs = self.spelling.size if self.per == "frame" else 10
         sizes = (self.size, self.layers, self.directions, self.join, self.dropout)
-        return Recogniser(outputs, *sizes)
+        return Recogniser(outputs, *sizes, self.per)
 
 
 QUICK = Options(size=24, batch=8, steps=240, learning_rate=0.01, dropout=0.0, speed=0.0, warp=0.0)
@@ -156,9 +162,9 @@ DEFAULTS = {
     "official": Options(
         task="digit",
         normalise="speaker",
+        strings=(1, 3),
         join=2,
-        batch=64,
-        steps=900,
+        steps=1200,
         dropout=0.3,
         time_mask=12,
     ),
@@ -166,6 +172,8 @@ DEFAULTS = {
         task="digit",
         split="speaker",
         normalise="speaker",
+        strings=(1, 1),
+        per="utterance",
         join=2,
         batch=64,
         steps=400,
@@ -195,9 +203,9 @@ def optimiser(rate: float, decay: float, steps: int) -> optax.GradientTransforma
 
 
 @functools.cache
-def loss_of(single: bool, model: Recogniser, masks: Masks) -> training.Loss:
+def loss_of(model: Recogniser, masks: Masks) -> training.Loss:
     """The loss of a network."""
-    loss = recogniser.digit_loss if single else recogniser.ctc_loss
+    loss = recogniser.ctc_loss if model.per == "frame" else recogniser.digit_loss
     return functools.partial(loss, model, masks)
 
 
@@ -209,14 +217,14 @@ def hearing_of(fold: Fold, options: Options) -> Hearing:
 
 def source_of(fold: Fold, hearing: Hearing, options: Options) -> Fresh:
     """What is learnt from."""
-    planner = Planner(fold.train, (1, 1) if options.single else DIGITS)
+    planner = Planner(fold.train, options.strings)
     variation = Variation(options.speed, options.warp, options.noise)
     return Fresh(planner, hearing, variation, options.batch, seed=options.seed, what=fold.name)
 
 
 def fit(fold: Fold, hearing: Hearing, options: Options) -> training.Fitted:
     """Train on one fold; a run that finds its own checkpoints goes on from them."""
-    loss = loss_of(options.single, options.model, Masks(options.time_mask, options.band_mask))
+    loss = loss_of(options.model, Masks(options.time_mask, options.band_mask))
     every = -(-options.steps // POINTS)
     validation = None
     if fold.validation:
@@ -336,6 +344,11 @@ def check(options: Options) -> None:
         within(name, getattr(options, name), 0, most)
     within("band_mask", options.band_mask, 0, 40)
     within("beam", options.beam, 0, 1024)
+    fewest, most = options.strings
+    if not 1 <= fewest <= most:
+        raise OptionError(f"--strings: expected 1 ≤ fewest ≤ most; got {fewest} {most}.")
+    if options.per == "utterance" and not (options.single and most == 1):
+        raise OptionError("--per: utterance is for --task digit --strings 1 1.")
     a_seed(options.seed)
     for name in ("split", "normalise"):
         if getattr(options, name) == "speaker" and not options.single:
@@ -362,8 +375,9 @@ def command(argv: Sequence[str] | None = None) -> None:
     """Run the command line; --quick, the task and the split change what other options are."""
     typed = parse(Options(), argv)
     name = typed.split if typed.single else typed.task
-    default = QUICK if typed.quick else DEFAULTS.get(name, Options())
-    run(main, default, argv)
+    full = DEFAULTS.get(name, Options())
+    kind = {name: getattr(full, name) for name in ("normalise", "strings", "per")}
+    run(main, replace(QUICK, **kind) if typed.quick else full, argv)
 
 
 if __name__ == "__main__":

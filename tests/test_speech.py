@@ -90,9 +90,8 @@ def a_string(digits=(3, 1, 1, 8, 0), speaker="lucas"):
 
 def untrained(directions="forward", by_letter=False, single=False, join=3):
     spelling = Spelling(by_letter)
-    outputs = 10 if single else spelling.size
     layers = 2 if directions == "forward" else 1
-    model = recogniser.Recogniser(outputs, 6, layers, directions, join)
+    model = recogniser.Recogniser(spelling.size, 6, layers, directions, join)
     params = recogniser.initial_params(model, 1)
     params["head"]["w"] *= 8.0  # opinions that are strong enough to be written down
     return Trained(model, params, spelling, single)
@@ -250,11 +249,11 @@ def test_variation_is_what_it_says():
 # --- batches ---
 
 
-def source(single=False, **options):
-    spelling, digits = SPELLINGS["digits"], (1, 1) if single else DIGITS
-    hearing = utterances.Hearing(spelling, "both", utterances.most_labels(spelling, digits))
+def source(**options):
+    spelling = SPELLINGS["digits"]
+    hearing = utterances.Hearing(spelling, "both", utterances.most_labels(spelling))
     options = {"seed": 0, "what": "tones"} | options
-    return utterances.Fresh(Planner(CLIPS, digits), hearing, Variation(0.1), 4, **options)
+    return utterances.Fresh(Planner(CLIPS), hearing, Variation(0.1), 4, **options)
 
 
 def test_batches_follow_from_seed_and_number():
@@ -532,6 +531,30 @@ def test_single_digits_are_run(tones, tmp_path):
         speech.main(speech.Options(load=(out / "run" / SPEAKERS[1], tmp_path / "a.wav")))
 
 
+def test_single_digits_are_learnt_from_strings(tones, tmp_path):
+    out = tmp_path / "run"
+    speech.command([*SMALL, "--task", "digit", "--out", str(out)])
+    scores = read_scores(out)
+    assert scores["options"]["strings"] == [1, 3]
+    assert scores["options"]["per"] == "frame"
+    (fold,) = scores["folds"]
+    assert fold["digits"] == 10 * len(SPEAKERS) * 2
+    assert fold["accuracy"] > 0.3
+
+
+def test_a_single_digit_is_scored_by_all_paths_that_say_it_alone():
+    """Of two frames, those are d d, d –, and – d; of one, d."""
+    trained = untrained("both")
+    frames = np.random.default_rng(0).standard_normal((6, 40), np.float32)
+    batch = recogniser.batch_of([frames, frames[:2]], [[], []], 6, 1)
+    found = listener.digit_logits_of(trained.model, trained.params, batch)
+    logits = listener.logits_of(trained.model, trained.params, batch)
+    (first, one), (second, _) = np.asarray(jax.nn.softmax(logits))
+    blanks = first[0] * second[1:] + first[1:] * second[0]
+    expected = np.log([first[1:] * second[1:] + blanks, one[1:]])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance("float32"))
+
+
 def test_a_single_digit_is_named(tmp_path, capsys):
     path = write_file(tmp_path / "a.wav", tone(4, "lucas", 0))
     transcription.write_down(untrained("both", single=True), [path], 0.1, 16)
@@ -708,6 +731,8 @@ BAD_OPTIONS = {
     "--warp": ["--warp", "0.5"],
     "--average": ["--average", "1"],
     "--piece": ["--piece", "0"],
+    "--strings": ["--strings", "3", "2"],
+    "--per": ["--task", "digit", "--per", "utterance"],
     "--split": ["--split", "speaker"],
     "--normalise": ["--normalise", "speaker"],
     "--load": ["--load", "somewhere"],

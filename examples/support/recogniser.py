@@ -3,7 +3,10 @@
     x'_t = (x_{kt}, …, x_{kt+k−1})                         k frames joined into one
     h_t  = layers of LSTM over x', in both directions or forwards
     z_t  = h_t W + b                                       for connectionist temporal classification
-    z    = (1/T Σ_t h_t) W + b                             where an utterance is one digit
+    z    = (1/T Σ_t h_t) W + b                             once an utterance, of one digit
+
+An utterance that is known to be one digit can be told by both; symbols at each frame make it one of
+ten labellings of one label, p(d | x, one digit) = p(d | x) / Σ_d' p(d' | x).
 
 Params are a dict, so that ``rnnjax.training`` trains and keeps them.
 """
@@ -11,7 +14,7 @@ Params are a dict, so that ``rnnjax.training`` trains and keeps them.
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +27,8 @@ from examples.support import sound
 from examples.support.hearing import BANDS, Directions
 from rnnjax import ctc
 from rnnjax.initializers import GlorotUniform
+
+Per = Literal["frame", "utterance"]
 
 
 class Batch(NamedTuple):
@@ -69,12 +74,13 @@ class Recogniser:
     """What a recogniser is made of.
 
     Attributes:
-        outputs: V, the scores that it gives.
+        outputs: V, the scores that it gives: of symbols, the blank too, or of ten digits.
         size: hidden units of a layer and direction.
         layers: how many.
         directions: in which each layer reads.
         join: k, frames joined into one.
         dropout: share of what a layer above the first and the head do not see.
+        per: whether symbols are scored at each frame, or digits once an utterance.
     """
 
     outputs: int
@@ -83,6 +89,7 @@ class Recogniser:
     directions: Directions = "both"
     join: int = 3
     dropout: float = 0.0
+    per: Per = "frame"
 
     @property
     def cells(self) -> tuple[rnnjax.Cell, ...]:
@@ -178,10 +185,27 @@ def ctc_loss(
 # --- one digit an utterance ---
 
 
-def digit_logits(
+def digit_logits(model: Recogniser, params: Any, batch: Batch) -> jax.Array:
+    """Score the digits of utterances that are one each, (B, 10)."""
+    score = mean_logits if model.per == "utterance" else label_logits
+    return score(model, params, batch)
+
+
+def label_logits(model: Recogniser, params: Any, batch: Batch) -> jax.Array:
+    """Score each label as all that was said, (B, V − 1): log p(label | x), label 1 first."""
+    found, lengths = logits(model, params, batch), model.joined(batch.lengths)
+
+    def score(label: jax.Array) -> jax.Array:
+        labels = jnp.broadcast_to(label, (len(lengths), 1))
+        return -ctc.loss(found, labels, lengths, jnp.ones_like(lengths)).nats
+
+    return jax.vmap(score, out_axes=1)(jnp.arange(1, model.outputs))
+
+
+def mean_logits(
     model: Recogniser, params: Any, batch: Batch, key: Any = None, masks: Masks = NONE
 ) -> jax.Array:
-    """Score the digits of each utterance, (B, 10)."""
+    """Score the digits of each utterance by the mean over its frames, (B, 10)."""
     keys = (None, None) if key is None else jax.random.split(key)
     xs, lengths = joined(model, batch, keys[0], masks), model.joined(batch.lengths)
     hs = hidden(model, params, xs, lengths, keys[1])  # zeros beyond the lengths
@@ -192,7 +216,7 @@ def digit_loss(
     model: Recogniser, masks: Masks, params: Any, carry: Any, batch: Batch, key: Any
 ) -> tuple[jax.Array, Any]:
     """Mean nats of utterances of one digit, and the share that is right."""
-    found = digit_logits(model, params, batch, key, masks)
+    found = mean_logits(model, params, batch, key, masks)
     digit = jnp.maximum(batch.labels[:, 0] - 1, 0)  # label 0 is the blank
     real = batch.lengths > 0
     count = jnp.maximum(real.sum(), 1)

@@ -72,18 +72,18 @@ class Hearing:
         return self.voices[speaker].remove(frames)
 
 
-def most_labels(spelling: Spelling, digits: tuple[int, int] = DIGITS) -> int:
-    """How many labels the longest string may have.
+def most_labels(spelling: Spelling, digits: int = DIGITS[1]) -> int:
+    """How many labels a string of so many digits may have.
 
     Example:
         >>> most_labels(Spelling(by_letter=False)), most_labels(Spelling(by_letter=True))
         (7, 41)
     """
-    return max(len(spelling.encode([digit] * digits[1])) for digit in range(10))
+    return max(len(spelling.encode([digit] * digits)) for digit in range(10))
 
 
 class Fresh(training.Source):
-    """Batches of strings, or of single clips, that are never the same.
+    """Batches of strings that are never the same.
 
     Args:
         planner: draws what is said.

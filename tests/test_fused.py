@@ -2,9 +2,11 @@
 
 import concurrent.futures
 import dataclasses
+import importlib.util
 import platform
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -184,17 +186,23 @@ def test_other_roundings_are_refused():
         rnnjax.Fused(product_dtype="float16")
 
 
+def compiler_for_arm():
+    if path := shutil.which("aarch64-linux-gnu-g++"):
+        return [path]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "c++", "-target", "aarch64-linux-gnu"]
+    return pytest.skip("no compiler for aarch64: aarch64-linux-gnu-g++, or the package ziglang")
+
+
 @pytest.mark.parametrize("way", ["forward", "backward"])
 def test_it_compiles_for_arm(way, tmp_path):
-    compiler = shutil.which("aarch64-linux-gnu-g++")
-    if compiler is None:
-        pytest.skip("no compiler for aarch64: aarch64-linux-gnu-g++")
     cell = rnnjax.GRU(21)
     params, _ = arguments(cell, 1, 1, 3)
     description, _ = describe(cell, params, jax.ShapeDtypeStruct((3,), "float32"))
     (tmp_path / "kernel.cc").write_text(emit.source(description, way))
     flags = [flag for flag in build.FLAGS if not flag.startswith("-march")]
-    command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", "kernel.cc", "-o", "kernel.so"]
+    files = [f"-I{jax.ffi.include_dir()}", "kernel.cc", "-o", "kernel.so"]
+    command = [*compiler_for_arm(), *flags, *files]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

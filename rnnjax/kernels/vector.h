@@ -116,9 +116,6 @@ INLINE vec minimum(vec a, vec b) { return choose((a < b) | is_nan(a), a, b); }
 INLINE vec clamp(vec low, vec x, vec high) { return minimum(maximum(x, low), high); }
 INLINE vec absolute(vec x) { return (vec)((truth)x & fill_truth(0x7fffffff)); }
 INLINE truth is_finite(vec x) { return absolute(x) < fill(__builtin_inff()); }
-INLINE vec with_sign(vec x, vec of) {
-  return (vec)((truth)absolute(x) | ((truth)of & fill_truth(-0x7fffffff - 1)));
-}
 INLINE vec sign(vec x) {
   return choose(x > fill(0.f), fill(1.f), choose(x < fill(0.f), fill(-1.f), x));
 }
